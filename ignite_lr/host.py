@@ -1,0 +1,75 @@
+"""The only way from device to host.
+
+A read of a device value makes the host wait for the device, so every one of them is made here, where it can be seen:
+:func:`read` brings any number of values over in one copy, :class:`Readback` sends one ahead and picks it up later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+__all__ = ["Readback", "read"]
+
+
+def read(values: Sequence[torch.Tensor]) -> list[float]:
+    """Read scalars from wherever they are, with one copy per device.
+
+    Args:
+        values: tensors of one element each, of any real dtype, on any devices.
+
+    Returns:
+        their values as Python floats, in the order given.
+
+    Example:
+        >>> read([torch.tensor(1.5), torch.tensor(2)])
+        [1.5, 2.0]
+    """
+    places: dict[torch.device, list[int]] = {}
+    for index, value in enumerate(values):
+        places.setdefault(value.device, []).append(index)
+    numbers = [0.0] * len(values)
+    for indices in places.values():
+        # float64 holds every float32 and every integer below 2**53 exactly
+        together = torch.stack([values[i].detach().reshape(()).to(torch.float64) for i in indices])
+        for i, number in zip(indices, together.tolist(), strict=True):
+            numbers[i] = number
+    return numbers
+
+
+class Readback:
+    """A scalar on its way to the host, started without waiting for the device.
+
+    On CUDA the value is copied to pinned memory behind an event, so that :meth:`value` waits for that copy alone and not
+    for what was queued after it. Elsewhere there is nothing to wait for.
+
+    Args:
+        scalar: a tensor of one element.
+
+    Example:
+        >>> Readback(torch.tensor(3.0)).value()
+        3.0
+    """
+
+    def __init__(self, scalar: torch.Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        # a copy, because the owner of the scalar may write to it again before it is read
+        self._copy = scalar.detach().clone()
+        if scalar.is_cuda:
+            pinned = torch.empty(scalar.shape, dtype=scalar.dtype, pin_memory=True)
+            pinned.copy_(self._copy, non_blocking=True)
+            self._copy = pinned
+            self._arrived = torch.cuda.Event()
+            self._arrived.record(torch.cuda.current_stream(scalar.device))
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether :meth:`value` may have to wait for a device."""
+        return self._arrived is not None
+
+    def value(self) -> float:
+        """The value, once it has arrived."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return float(self._copy)
