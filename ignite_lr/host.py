@@ -41,8 +41,8 @@ def read(values: Sequence[torch.Tensor]) -> list[float]:
 class Readback:
     """A scalar on its way to the host, started without waiting for the device.
 
-    On CUDA the value is copied to pinned memory behind an event, so that :meth:`value` waits for that copy alone and not
-    for what was queued after it. Elsewhere there is nothing to wait for.
+    On CUDA the value is copied to pinned memory behind an event, so that :meth:`value` waits for that copy alone and
+    not for what was queued after it. Elsewhere there is nothing to wait for.
 
     Args:
         scalar: a tensor of one element.
@@ -60,7 +60,7 @@ class Readback:
             pinned = torch.empty(scalar.shape, dtype=scalar.dtype, pin_memory=True)
             pinned.copy_(self._copy, non_blocking=True)
             self._copy = pinned
-            self._arrived = torch.cuda.Event()
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             self._arrived.record(torch.cuda.current_stream(scalar.device))
 
     @property

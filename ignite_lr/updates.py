@@ -2,8 +2,8 @@
 
 Ignite counts iterations; learning rates, clipping and their records belong to *updates*. The two differ under gradient
 accumulation, under automatic mixed precision (a step that overflowed changes nothing) and with several optimizers.
-:class:`Updates` watches one optimizer through its step hooks, inside the iterations of one trainer, and is shared by all
-handlers attached to that pair, so that what they do around an update has an order that does not depend on who was
+:class:`Updates` watches one optimizer through its step hooks, inside the iterations of one trainer, and is shared by
+all handlers attached to that pair, so that what they do around an update has an order that does not depend on who was
 attached first.
 """
 
@@ -14,8 +14,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType, GeneratorType, TracebackType
+from typing import Any, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -87,9 +87,9 @@ _watching: weakref.WeakSet[Updates] = weakref.WeakSet()
 class Updates:
     """The updates of one optimizer inside the iterations of one trainer. Use :meth:`of`.
 
-    A step counts when it was taken while the trainer was inside an iteration, was not nested in another step of the same
-    optimizer, and changed something: not one that a ``GradScaler`` skipped through a fused optimizer, nor one that a
-    handler declared skipped. A flag that lies on a CUDA device is read one update later (:meth:`resolve`).
+    A step counts when it was taken while the trainer was inside an iteration, was not nested in another step of the
+    same optimizer, and changed something: not one that a ``GradScaler`` skipped through a fused optimizer, nor one that
+    a handler declared skipped. A flag that lies on a CUDA device is read one update later (:meth:`resolve`).
 
     Attributes:
         optimizer: the optimizer.
@@ -190,8 +190,8 @@ class Updates:
         trainer = self.trainer
         assert trainer is not None  # whoever subscribes holds it
         # One graph break a hook instead of a recompilation of the step; see torch.compile(optimizer.step).
-        before_step = torch.compiler.disable(self._before_step)
-        after_step = torch.compiler.disable(self._after_step)
+        before_step = torch.compiler.disable(self._before_step)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        after_step = torch.compiler.disable(self._after_step)  # type: ignore[no-untyped-call]  # as above
         self._handles = [
             self.optimizer.register_step_pre_hook(before_step),
             self.optimizer.register_step_post_hook(after_step),
@@ -213,7 +213,7 @@ class Updates:
         trainer = self._trainer()
         if trainer is None or trainer._dataloader_iter is None:
             return False
-        run = trainer._internal_run_generator
+        run = cast("GeneratorType[Any, None, Any] | None", trainer._internal_run_generator)
         # An engine that raised keeps its last event and its dead generator, so neither alone tells.
         if run is not None and not run.gi_running:
             return False

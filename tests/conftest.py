@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import os
+
+# One thread a test process: sums keep their order, and parallel tests do not fight for cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    torch.manual_seed(0)
