@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from types import FrameType, GeneratorType, TracebackType
-from typing import Any, cast
+from typing import Any, NoReturn, SupportsIndex, cast
 
 import torch
 from ignite.engine import Engine, Events
@@ -171,6 +171,13 @@ class Updates:
             flag, self._skip_flag = self._skip_flag, None
             if flag.value() == 0.0:
                 self._count()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        # A copied trainer would step the original optimizer past handlers that watch another one.
+        raise TypeError(
+            "a trainer with ignite_lr handlers attached cannot be copied or pickled: "
+            "remove() them first, and attach new ones to the copy."
+        )
 
     def _unsubscribe(self, subscription: Subscription) -> None:
         if subscription in self._subscriptions:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -318,6 +320,20 @@ def test_a_dropped_training_is_freed_and_the_optimizer_keeps_no_trainer_alive() 
     probe.subscription.remove()
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_copied_trainer_never_trains_past_its_handlers(copied: Callable[[Any], Any]) -> None:
+    trainer, optimizer = supervised()
+    probe = Probe(trainer, optimizer)
+    with pytest.raises(TypeError, match="cannot be copied or pickled"):
+        copied(probe.updates)
+    if copied is copy.deepcopy:
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            copied(trainer)
+    probe.subscription.remove()
+    if copied is copy.deepcopy:
+        copied(trainer)
 
 
 def test_running_trainers_names_the_engine_of_the_step() -> None:
