@@ -17,11 +17,12 @@ from enum import IntEnum
 from types import FrameType, GeneratorType, TracebackType
 from typing import Any, NoReturn, SupportsIndex, cast
 
-import torch
 from ignite.engine import Engine, Events
+from ignite.engine.events import RemovableEventHandle
 from torch.optim import Optimizer
 
 from ignite_lr.host import Readback
+from ignite_lr.step_hooks import StepHooks, steps_on_stack
 
 __all__ = ["Phase", "Subscription", "Updates", "running_trainers", "suspended"]
 
@@ -113,7 +114,7 @@ class Updates:
         self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         self._skip = False
         self._skip_flag: Readback | None = None
-        self._handles: list[Any] = []
+        self._handle: RemovableEventHandle | None = None
 
     @classmethod
     def of(cls, trainer: Engine, optimizer: Optimizer) -> Updates:
@@ -127,6 +128,11 @@ class Updates:
     def trainer(self) -> Engine | None:
         """The trainer, or None once it is gone."""
         return self._trainer()
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the ``before`` callbacks of a step were called and the step has not ended yet. For use in hooks."""
+        return self._depth > 0
 
     @property
     def closure(self) -> Any:
@@ -196,14 +202,8 @@ class Updates:
     def _watch(self) -> None:
         trainer = self.trainer
         assert trainer is not None  # whoever subscribes holds it
-        # One graph break a hook instead of a recompilation of the step; see torch.compile(optimizer.step).
-        before_step = torch.compiler.disable(self._before_step)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        after_step = torch.compiler.disable(self._after_step)  # type: ignore[no-untyped-call]  # as above
-        self._handles = [
-            self.optimizer.register_step_pre_hook(before_step),
-            self.optimizer.register_step_post_hook(after_step),
-            trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed),
-        ]
+        StepHooks.of(self.optimizer).watch(self)
+        self._handle = trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
         # First among its handlers, so that a checkpoint or a logger attached earlier sees what is due now. A new list,
         # because the present one may be in the middle of being run through.
         handlers = trainer._event_handlers[Events.ITERATION_COMPLETED]
@@ -212,9 +212,10 @@ class Updates:
 
     def _unwatch(self) -> None:
         _watching.discard(self)
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        StepHooks.of(self.optimizer).remove(self)
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
 
     def _inside_iteration(self) -> bool:
         trainer = self._trainer()
@@ -230,11 +231,12 @@ class Updates:
         # a custom event that the training step fired itself
         return not isinstance(event, Events) and trainer.state.iteration != self._completed_iteration
 
-    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A step of the optimizer begins; called by its hooks."""
         if self.suspended or not self._inside_iteration():
             self._depth = 0
             return
-        if self._depth and _is_nested_step(optimizer):
+        if self._depth and steps_on_stack(self.optimizer) > 1:
             self._depth += 1
             return
         self._depth = 1  # whatever it was: a step that raised never came to its end
@@ -245,7 +247,8 @@ class Updates:
         for callback in self._before:
             callback()
 
-    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def after_step(self) -> None:
+        """The step came to its end; called by the hooks of the optimizer."""
         if self._depth == 0:
             return
         self._depth -= 1
@@ -253,7 +256,7 @@ class Updates:
             return
         self._arguments = ((), {})
         # Set by GradScaler for optimizers that skip on the device, that is fused ones.
-        found_inf = getattr(optimizer, "found_inf", None)
+        found_inf = getattr(self.optimizer, "found_inf", None)
         for callback in self._launched:
             callback()
         if self._skip:
@@ -302,16 +305,3 @@ def running_trainers() -> Iterator[Engine]:
         if frame.f_code in loops:
             yield frame.f_locals["self"]
         frame = frame.f_back
-
-
-def _is_nested_step(optimizer: Optimizer) -> bool:
-    """Whether a step hook runs inside another step of the same optimizer (``step()`` calling ``super().step()``)."""
-    wrapper = getattr(type(optimizer).step, "__code__", None)
-    steps = 0
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        # every hooked step runs in the same wrapper, whichever class defines it
-        if frame.f_code is wrapper and frame.f_locals.get("self") is optimizer:
-            steps += 1
-        frame = frame.f_back
-    return steps > 1

@@ -1,0 +1,150 @@
+"""One pair of step hooks an optimizer, shared by everything of ours that watches it.
+
+``torch.optim.Optimizer`` runs its hooks while it iterates over them, so none can be added or taken away from inside
+one. Handlers need just that: a logger learns which trainer it belongs to only when that trainer takes its first step.
+So the optimizer gets one pair of hooks, and who is told by them can change at any time.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch.optim import Optimizer
+
+__all__ = ["Seeker", "StepHooks", "Watcher", "steps_on_stack"]
+
+
+class Watcher(Protocol):
+    """What is told of every step."""
+
+    def before_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A step begins, called with these arguments."""
+
+    def after_step(self) -> None:
+        """The step came to its end."""
+
+
+class Seeker(Protocol):
+    """What looks for the trainer behind a step, until somebody sets ``found`` in the course of that step."""
+
+    found: bool
+
+    def seek(self) -> None:
+        """Look for it. May add watchers, which are then told of this very step."""
+
+
+# Held by the hooks, and so by the optimizer alone: it takes them with it.
+_by_optimizer: weakref.WeakValueDictionary[int, StepHooks] = weakref.WeakValueDictionary()
+
+
+class StepHooks:
+    """The hooks on the steps of one optimizer. Use :meth:`of`.
+
+    Watchers are told first, in the order in which they came, then seekers look.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = weakref.ref(optimizer)
+        # tuples, replaced as a whole: whoever iterates over one is not disturbed
+        self._watchers: tuple[Watcher, ...] = ()
+        self._seekers: tuple[Seeker, ...] = ()
+        self._handles: list[Any] = []
+
+    @classmethod
+    def of(cls, optimizer: Optimizer) -> StepHooks:
+        """The one instance for this optimizer, made when it is first asked for."""
+        hooks = _by_optimizer.get(id(optimizer))
+        if hooks is None or hooks._optimizer() is not optimizer:
+            hooks = _by_optimizer[id(optimizer)] = cls(optimizer)
+        return hooks
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell ``watcher`` of every step from now on."""
+        self._watchers = (*self._watchers, watcher)
+        self._register()
+
+    def seek(self, seeker: Seeker) -> None:
+        """Let ``seeker`` look at every step from now on."""
+        self._seekers = (*self._seekers, seeker)
+        self._register()
+
+    def remove(self, leaving: Watcher | Seeker) -> None:
+        """Take a watcher or a seeker off; the last one takes the hooks with it. Idempotent."""
+        self._watchers = tuple(watcher for watcher in self._watchers if watcher is not leaving)
+        self._seekers = tuple(seeker for seeker in self._seekers if seeker is not leaving)
+        optimizer = self._optimizer()
+        if self._watchers or self._seekers or optimizer is None:
+            return
+        # Inside a step the hooks are being iterated over; left where they are, they do nothing.
+        if not steps_on_stack(optimizer):
+            for handle in self._handles:
+                handle.remove()
+            self._handles = []
+
+    def _register(self) -> None:
+        optimizer = self._optimizer()
+        if not self._handles and optimizer is not None:
+            # bound methods, so that the optimizer holds what it calls
+            self._handles = [
+                optimizer.register_step_pre_hook(self._before),
+                optimizer.register_step_post_hook(self._after),
+            ]
+
+    # One graph break a hook instead of a recompilation of the step when torch.compile traces it. The wrapper of
+    # torch.compiler.disable costs as much as what it wraps, so an eager step goes around it.
+
+    def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            _tell_before_uncompiled(self, args, kwargs)
+        else:
+            self._tell_before(args, kwargs)
+
+    def _after(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            _tell_after_uncompiled(self)
+        else:
+            self._tell_after()
+
+    def _tell_before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        watchers = self._watchers
+        for watcher in watchers:
+            watcher.before_step(args, kwargs)
+        for seeker in self._seekers:
+            if not seeker.found:
+                seeker.seek()
+            seeker.found = False
+        if self._watchers is not watchers:
+            for watcher in self._watchers:
+                if watcher not in watchers:
+                    watcher.before_step(args, kwargs)
+
+    def _tell_after(self) -> None:
+        for watcher in self._watchers:
+            watcher.after_step()
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
+def _tell_before_uncompiled(hooks: StepHooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    hooks._tell_before(args, kwargs)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
+def _tell_after_uncompiled(hooks: StepHooks) -> None:
+    hooks._tell_after()
+
+
+def steps_on_stack(optimizer: Optimizer) -> int:
+    """How many steps of this optimizer are under way: two where ``step()`` called ``super().step()``."""
+    wrapper = getattr(type(optimizer).step, "__code__", None)
+    steps = 0
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        # every hooked step runs in the same wrapper, whichever class defines it
+        if frame.f_code is wrapper and frame.f_locals.get("self") is optimizer:
+            steps += 1
+        frame = frame.f_back
+    return steps
