@@ -1,16 +1,20 @@
 """The only way from device to host.
 
 A read of a device value makes the host wait for the device, so every one of them is made here, where it can be seen:
-:func:`read` brings any number of values over in one copy, :class:`Readback` sends one ahead and picks it up later.
+:func:`read` brings any number of values over in one copy, :func:`arrays` whole tensors, :class:`Readback` sends one
+value ahead and picks it up later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-__all__ = ["Readback", "read"]
+__all__ = ["Readback", "arrays", "read"]
 
 
 def read(values: Sequence[torch.Tensor]) -> list[float]:
@@ -26,6 +30,8 @@ def read(values: Sequence[torch.Tensor]) -> list[float]:
         >>> read([torch.tensor(1.5), torch.tensor(2)])
         [1.5, 2.0]
     """
+    if len(values) == 1:
+        return [float(values[0].item())]
     places: dict[torch.device, list[int]] = {}
     for index, value in enumerate(values):
         places.setdefault(value.device, []).append(index)
@@ -36,6 +42,32 @@ def read(values: Sequence[torch.Tensor]) -> list[float]:
         for i, number in zip(indices, together.tolist(), strict=True):
             numbers[i] = number
     return numbers
+
+
+def arrays(tensors: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
+    """Copy tensors of any shapes and dtypes to the host, all of them in one copy.
+
+    Args:
+        tensors: dense tensors on one device.
+
+    Returns:
+        arrays of the same shapes and dtypes, in the order given, that share no memory with the tensors.
+
+    Example:
+        >>> arrays([torch.tensor([1, 2]), torch.tensor(0.5)])
+        [array([1, 2]), array(0.5, dtype=float32)]
+    """
+    if not tensors:
+        return []
+    together = torch.cat([tensor.detach().reshape(-1).view(torch.uint8) for tensor in tensors]).cpu().numpy().tobytes()
+    copies: list[npt.NDArray[Any]] = []
+    start = 0
+    for tensor in tensors:
+        kind = np.dtype(str(tensor.dtype).removeprefix("torch."))
+        flat = np.frombuffer(together, kind, tensor.numel(), start).copy()
+        copies.append(flat.reshape(tensor.shape))
+        start += flat.nbytes
+    return copies
 
 
 class Readback:
