@@ -1,0 +1,139 @@
+"""What a clipper has done, in numbers of the host, and what follows from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ClipReport", "advise"]
+
+#: Above this share of clipped updates the learning rate is too high: Deep Learning Tuning Playbook, "How can
+#: optimization failures be debugged and mitigated?".
+TOO_OFTEN = 0.5
+# medians of the older and newer half of the window that differ by more than this are called a drift
+_DRIFT = 1.5
+# fewer norms than this say nothing about a drift
+_ENOUGH = 20
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """What a :class:`~ignite_lr.clipper.GradNormClipper` has done so far.
+
+    Attributes:
+        updates: optimizer updates.
+        clipped: updates that were clipped.
+        frequency: ``clipped / updates``; 0 before any update.
+        recent_frequency: the same over the last ``window`` updates.
+        nominal_frequency: ``1 - percentile / 100``, the frequency to expect of stationary norms.
+        threshold: that of the last update; ``inf`` where nothing is limited, as before any update.
+        norm_quantiles: norm at the percentiles 50, 90, 99 and at ``"max"`` of the unclipped finite norms in the window;
+            ``nan`` before any.
+        nonfinite: steps whose norm was not finite.
+        skipped: those of them that the clipper made change nothing.
+        advice: what follows, in words.
+    """
+
+    updates: int
+    clipped: int
+    frequency: float
+    recent_frequency: float
+    nominal_frequency: float
+    threshold: float
+    norm_quantiles: dict[int | str, float]
+    nonfinite: int
+    skipped: int
+    advice: str
+
+    def __str__(self) -> str:
+        quantiles = ", ".join(f"{name}: {value:.4g}" for name, value in self.norm_quantiles.items())
+        return (
+            f"{self.clipped} of {self.updates} updates clipped ({self.frequency:.1%}, recently "
+            f"{self.recent_frequency:.1%}, nominally {self.nominal_frequency:.1%}) at threshold {self.threshold:.4g}\n"
+            f"norm percentiles {quantiles}\n"
+            f"{self.nonfinite} norms not finite, {self.skipped} steps skipped for it\n"
+            f"{self.advice}"
+        )
+
+
+def quantiles(norms: npt.NDArray[np.float32]) -> dict[int | str, float]:
+    """The percentiles that a report shows, of finite norms.
+
+    Example:
+        >>> quantiles(np.float32([1.0, 2.0, 3.0]))["max"]
+        3.0
+    """
+    if not len(norms):
+        return {50: math.nan, 90: math.nan, 99: math.nan, "max": math.nan}
+    at: list[float] = np.percentile(norms.astype(np.float64), (50, 90, 99, 100)).tolist()
+    return dict(zip((50, 90, 99, "max"), at, strict=True))
+
+
+def advise(
+    *,
+    updates: int,
+    recent_frequency: float,
+    percentile: float,
+    threshold: float,
+    norms: npt.NDArray[np.float32],
+    nonfinite: int,
+    skipped: int,
+) -> str:
+    """What follows from the counts of a clipper.
+
+    Args:
+        updates: optimizer updates.
+        recent_frequency: share of recent updates that were clipped, 0 to 1.
+        percentile: the one clipped at, 0 to 100. Below 50 clipping most updates is the intention.
+        threshold: of the last update.
+        norms: unclipped finite norms of recent updates, oldest first.
+        nonfinite: steps whose norm was not finite.
+        skipped: steps skipped for it, which are no updates.
+
+    Returns:
+        one sentence or more.
+
+    Example:
+        >>> advise(updates=100, recent_frequency=0.1, percentile=90.0, threshold=2.0,
+        ...        norms=np.ones(100, np.float32), nonfinite=0, skipped=0)
+        'Nothing to change.'
+    """
+    steps = updates + skipped
+    if not steps:
+        return "No update yet."
+    sentences = []
+    if recent_frequency > TOO_OFTEN and percentile >= 50:
+        sentences.append(too_often(recent_frequency, threshold, norms))
+    if len(norms) >= _ENOUGH:
+        older, newer = np.array_split(norms.astype(np.float64), 2)
+        before, after = float(np.median(older)), float(np.median(newer))
+        if after > _DRIFT * before:
+            sentences.append(
+                f"The norms are rising (median {before:.3g}, then {after:.3g}), so more updates are clipped than "
+                f"{1 - percentile / 100:.0%}; a shorter window follows them sooner."
+            )
+        elif before > _DRIFT * after:
+            sentences.append(
+                f"The norms are falling (median {before:.3g}, then {after:.3g}), so fewer updates are clipped than "
+                f"{1 - percentile / 100:.0%}; a shorter window follows them sooner."
+            )
+    if nonfinite:
+        sentences.append(
+            f"{nonfinite / steps:.1%} of the norms were not finite: lower the learning rate or look for an overflow; "
+            'on_nonfinite="skip" keeps such a step from the weights.'
+        )
+    return " ".join(sentences) or "Nothing to change."
+
+
+def too_often(frequency: float, threshold: float, norms: npt.NDArray[np.float32]) -> str:
+    """The advice for more than half of the updates clipped, with a factor from how far norms exceed it."""
+    advice = (
+        f"{frequency:.0%} of the recent updates were clipped; above {TOO_OFTEN:.0%}, lower the learning rate instead"
+    )
+    ratio = float(np.median(norms)) / threshold if len(norms) and threshold > 0 else math.nan
+    if math.isfinite(ratio) and ratio > 1:
+        return f"{advice}: the typical norm is {ratio:.3g} times the threshold, so try 1/{ratio:.3g} of it."
+    return f"{advice}."

@@ -1,0 +1,75 @@
+"""The last values of a series, kept on a device.
+
+How many of them there are is known to the device alone: whether a value counts may depend on what only the device
+knows, as the flag with which a ``GradScaler`` skips a fused step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+__all__ = ["DeviceRing"]
+
+_FIRST_CAPACITY = 1024
+
+
+class DeviceRing:
+    """The last ``size`` values, or all of them.
+
+    With a ``size`` every tensor is written in place, so that a CUDA graph can be captured over :meth:`add`. Without one
+    the buffer doubles now and then. The host never waits.
+
+    Args:
+        size: how many values are kept, at least 1; None for all.
+        device: where they lie.
+        values: array of shape (n, ...) of values to start with, oldest first; of too many the newest are kept.
+        fill: what places not yet written hold.
+
+    Attributes:
+        buffer: tensor of shape (capacity, ...); the order is that of the ring.
+        length: how many places are written, a 0-d int64 tensor.
+    """
+
+    def __init__(self, size: int | None, device: torch.device, values: npt.NDArray[Any], fill: float = 0.0) -> None:
+        self._grows = size is None
+        if size is not None:
+            values = values[max(len(values) - size, 0) :]
+        start = torch.as_tensor(values.copy())
+        capacity = size or max(_FIRST_CAPACITY, 2 * len(values))
+        self.buffer = torch.full((capacity, *start.shape[1:]), fill, dtype=start.dtype, device=device)
+        if len(start):
+            self.buffer[: len(start)] = start.to(device)
+        self._fill = fill
+        # never below the true length, and known without asking the device
+        self._at_most = len(start)
+        self.length = torch.full((), len(start), dtype=torch.int64, device=device)
+        self._next = torch.full((), len(start) % capacity, dtype=torch.int64, device=device)
+
+    def add(self, value: torch.Tensor, counts: torch.Tensor) -> None:
+        """Add a value of shape (...) where the 0-d bool tensor ``counts`` is true."""
+        if self._grows:
+            if self._at_most == len(self.buffer):
+                self.buffer = torch.cat((self.buffer, torch.full_like(self.buffer, self._fill)))
+                self._next = self.length.clone()  # a full ring had come round to 0
+            self._at_most += 1
+        place = self._next.reshape(1)
+        old = self.buffer.index_select(0, place)
+        self.buffer.index_copy_(0, place, torch.where(counts, value.to(self.buffer.dtype), old))
+        self.length.add_(counts).clamp_(max=len(self.buffer))
+        self._next.add_(counts).remainder_(len(self.buffer))
+
+    def tensors(self) -> list[torch.Tensor]:
+        """What :meth:`values` needs on the host, to be fetched together with other things."""
+        return [self.buffer, self.length, self._next]
+
+    @staticmethod
+    def values(
+        buffer: npt.NDArray[Any], length: npt.NDArray[np.int64], following: npt.NDArray[np.int64]
+    ) -> npt.NDArray[Any]:
+        """The values, oldest first, from :meth:`tensors` brought to the host."""
+        written, start = int(length), int(following)
+        return np.concatenate((buffer[start:], buffer[:start])) if written == len(buffer) else buffer[:written]

@@ -1,0 +1,160 @@
+"""The global norm of gradients, and scaling them by a factor, for every kind of gradient that PyTorch makes.
+
+The norm of all gradients is the norm of their norms. For dense gradients of one precision the arithmetic is that of
+``torch.nn.utils.clip_grad_norm_``, to the bit; beyond it, half precision is summed in float32, sparse gradients count
+each index once, and the shards of a ``DTensor`` are combined with one all-reduce for each way of sharding.
+Nothing here reads a value on the host.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+__all__ = ["global_norm", "norm_of_norms", "scale_"]
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def global_norm(gradients: Sequence[torch.Tensor], norm_type: float = 2.0) -> torch.Tensor:
+    """The norm of all gradients taken as one vector.
+
+    Args:
+        gradients: at least one gradient, of any mix of layouts, precisions, devices and meshes.
+        norm_type: the p of the norm, positive, may be ``inf``.
+
+    Returns:
+        a fresh 0-d tensor on the device of the first gradient, the same on every rank: float64 if a gradient is in
+        double precision, else float32.
+
+    Example:
+        >>> global_norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
+        tensor(5.)
+    """
+    local, sharded = _split(gradients)
+    first = gradients[0].device
+    norms = []
+    if local:
+        norms.append(_local_norm(local, norm_type, first))
+    for (mesh, dimensions), shards in sharded.items():
+        norm = _local_norm(shards, norm_type, first)
+        norms.append(_reduce(norm, mesh, dimensions, norm_type) if dimensions else norm)
+    return norms[0] if len(norms) == 1 else norm_of_norms(norms, norm_type)
+
+
+def norm_of_norms(norms: Sequence[torch.Tensor], norm_type: float = 2.0) -> torch.Tensor:
+    """The norm of the whole from the norms of its parts: 0-d tensors, brought to the device of the first.
+
+    Example:
+        >>> norm_of_norms([torch.tensor(3.0), torch.tensor(4.0)])
+        tensor(5.)
+    """
+    device = norms[0].device
+    return _norm(torch.stack([norm.to(device, non_blocking=True) for norm in norms]), norm_type)
+
+
+def scale_(gradients: Iterable[torch.Tensor], factor: torch.Tensor) -> None:
+    """Multiply gradients in place by a factor.
+
+    Args:
+        gradients: as for :func:`global_norm`; a sparse one keeps its indices as they are.
+        factor: 0-d tensor, on any device.
+    """
+    alike: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
+    for gradient in gradients:
+        values = _values(_shard(gradient))
+        alike.setdefault((values.device, values.dtype), []).append(values)
+    for (device, _), values_list in alike.items():
+        # a 0-d tensor, because a Python number would have to be read from the device first
+        torch._foreach_mul_(values_list, factor.to(device, non_blocking=True))
+
+
+def _split(
+    gradients: Sequence[torch.Tensor],
+) -> tuple[list[torch.Tensor], dict[tuple[Any, tuple[int, ...]], list[torch.Tensor]]]:
+    """Plain tensors, and the local shards of DTensors by mesh and by the mesh dimensions that they are sharded over."""
+    distributed = _dtensor()
+    if distributed is None:
+        return [g if g.layout is torch.strided else _coalesced_values(g) for g in gradients], {}
+    local: list[torch.Tensor] = []
+    sharded: dict[tuple[Any, tuple[int, ...]], list[torch.Tensor]] = {}
+    for gradient in gradients:
+        if not isinstance(gradient, distributed):
+            local.append(_coalesced_values(gradient))
+            continue
+        placements = gradient.placements
+        if any(placement.is_partial() for placement in placements):
+            # summands of a gradient: their norms say nothing about the norm of the sum
+            replicate = sys.modules["torch.distributed.tensor"].Replicate()
+            gradient = gradient.redistribute(placements=[replicate if p.is_partial() else p for p in placements])
+            placements = gradient.placements
+        dimensions = tuple(i for i, placement in enumerate(placements) if not placement.is_replicate())
+        sharded.setdefault((gradient.device_mesh, dimensions), []).append(_coalesced_values(gradient.to_local()))
+    return local, sharded
+
+
+def _local_norm(tensors: Sequence[torch.Tensor], norm_type: float, device: torch.device) -> torch.Tensor:
+    alike: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
+    for tensor in tensors:
+        # an empty shard adds nothing, and has no largest element
+        if tensor.numel():
+            alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    norms: list[torch.Tensor] = []
+    for (place, dtype), group in alike.items():
+        wide = torch.float32 if dtype in _HALF else None
+        parts = torch._foreach_norm(group, norm_type, wide) if wide else torch._foreach_norm(group, norm_type)
+        if place == device:
+            norms.extend(parts)
+        else:
+            # one crossing a device, not one a tensor
+            norms.append(norm_of_norms(parts, norm_type).to(device, non_blocking=True))
+    if not norms:
+        return torch.zeros((), device=device)
+    return _norm(torch.stack(norms), norm_type)
+
+
+def _norm(vector: torch.Tensor, norm_type: float) -> torch.Tensor:
+    norm: torch.Tensor = torch.linalg.vector_norm(vector, norm_type)
+    return norm
+
+
+def _reduce(norm: torch.Tensor, mesh: Any, dimensions: tuple[int, ...], norm_type: float) -> torch.Tensor:
+    """Combine the norms of the shards over the mesh dimensions they are sharded over."""
+    module = sys.modules["torch.distributed.tensor"]
+    largest = math.isinf(norm_type)
+    partial = module.Partial("max" if largest else "sum")
+    placements = [partial if i in dimensions else module.Replicate() for i in range(mesh.ndim)]
+    # in double precision, so that a norm of 1e20 has a square
+    term = norm if largest else norm.to(torch.float64) ** norm_type
+    whole: torch.Tensor = module.DTensor.from_local(term, mesh, placements, run_check=False).full_tensor()
+    return whole if largest else (whole ** (1.0 / norm_type)).to(norm.dtype)
+
+
+def _dtensor() -> Any:
+    """The class DTensor, or None where nobody has imported it, so that there can be none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return getattr(module, "DTensor", None)
+
+
+def _shard(gradient: torch.Tensor) -> torch.Tensor:
+    distributed = _dtensor()
+    if distributed is not None and isinstance(gradient, distributed):
+        shard: torch.Tensor = gradient.to_local()
+        return shard
+    return gradient
+
+
+def _values(tensor: torch.Tensor) -> torch.Tensor:
+    """The stored elements: a view, as they are."""
+    if tensor.layout is torch.strided:
+        return tensor
+    return tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()
+
+
+def _coalesced_values(tensor: torch.Tensor) -> torch.Tensor:
+    """The stored elements, one for each index: in a sparse gradient an index may come several times."""
+    return _values(tensor.coalesce()) if tensor.layout is torch.sparse_coo else _values(tensor)
