@@ -255,7 +255,10 @@ class _Sweep(Engine):
             self._fresh_state()
             self._internal_run_generator = None
             self._dataloader_iter = None
-        self.should_terminate = False
+        # a trainer that ended by terminate() still says so
+        trainer = self._trainer
+        self.should_terminate = trainer.should_terminate = trainer.should_terminate_single_epoch = False
+        trainer.should_interrupt = False
         self._begin(self._plan.rates(num_iter))
         self._snapshot.add_data("data", data)
         self._loader = _private_loader(data)
