@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from ignite_lr.clip_state import BINS, STRETCH, ClipState, NormWindow
-from ignite_lr.device_ring import DeviceRing
+from ignite_lr.device_ring import DeviceRing, sent
 from ignite_lr.percentile import DeviceRunningPercentile, RunningPercentile
 
 __all__ = ["HISTOGRAM_EDGES", "ClipRecord", "ClipRule", "DeviceClipRecord", "histogram_bin"]
@@ -161,10 +161,10 @@ class DeviceClipRecord:
         self._rule = rule
         self._windows = [DeviceRunningPercentile(rule.window, device, w.norms, w.seen) for w in state.windows]
         counters = [state.updates, state.clipped, state.nonfinite, state.skipped]
-        self._counters = torch.tensor(counters, dtype=torch.int64, device=device)
+        self._counters = sent(np.array(counters, np.int64), device)
         self.threshold = torch.full((), state.threshold, dtype=torch.float64, device=device)
         self._decisions = DeviceRing(rule.window, device, state.decisions)
-        self._histogram = torch.as_tensor(state.histogram.copy()).to(device)
+        self._histogram = sent(state.histogram, device)
         self._stretch = DeviceRing(STRETCH, device, state.stretch)
 
     def limit(self, index: int, norm: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
@@ -184,7 +184,7 @@ class DeviceClipRecord:
         window.add(norm, counts & torch.isfinite(norm))
         threshold = window.percentile(self._rule.percentile).clamp(max=self._rule.max_norm)
         if self._rule.warmup_updates:
-            threshold = torch.where(window.seen > self._rule.warmup_updates, threshold, math.inf)
+            threshold = threshold.masked_fill(window.seen <= self._rule.warmup_updates, math.inf)
         return threshold
 
     def update(

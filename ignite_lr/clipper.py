@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from numbers import Integral, Real
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
@@ -17,12 +17,12 @@ import torch
 from ignite.engine import Engine
 from torch.optim import Optimizer
 
-from ignite_lr import host
-from ignite_lr.clip_record import HISTOGRAM_EDGES, ClipRecord, ClipRule, DeviceClipRecord
+from ignite_lr.clip_record import HISTOGRAM_EDGES, ClipRecord, ClipRule
 from ignite_lr.clip_report import TOO_OFTEN, ClipReport, advise, quantiles, too_often
 from ignite_lr.clip_state import ClipState
-from ignite_lr.grad_norm import global_norm, norm_of_norms, scale_
-from ignite_lr.step_guard import StepChanges, StepGuard
+from ignite_lr.clip_update import OnNonfinite, UpdateClipping
+from ignite_lr.fused_step import unscales
+from ignite_lr.host import Readback
 from ignite_lr.updates import Phase, Subscription, Updates
 
 if TYPE_CHECKING:
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClipReport", "GradNormClipper"]
 
-OnNonfinite = Literal["count", "skip", "raise"]
-
-# what PyTorch adds to a norm before it divides by it
-_EPSILON = 1e-6
 # the share of clipped updates is not judged on fewer updates than this
 _ENOUGH = 20
 # on a device the share is looked at every so many steps, and the answer taken at the next look
@@ -71,10 +67,6 @@ class GradNormClipper:
         enabled: False only measures and reports.
         name: put before the keys in ``trainer.state.metrics``, with an underscore; needed for several clippers on one
             trainer.
-
-    Attributes:
-        metrics: ``grad_norm`` (unclipped), ``clip_threshold`` and ``clip_frequency`` (of the last ``window`` updates),
-            those of the last update, as 0-d tensors on the device of the gradients; empty before any update.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
@@ -130,21 +122,24 @@ class GradNormClipper:
                 raise TypeError(f"{argument} must be a bool, got {type(flag).__name__}: {flag!r}.")
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}: {name!r}.")
-        self.optimizer = optimizer
-        self.enabled = enabled
-        self.name = name
-        self.metrics: dict[str, torch.Tensor] = {}
         ceiling = math.inf if max_norm is None else float(max_norm)
-        self._rule = ClipRule(float(percentile), None if window is None else int(window), int(warmup_updates), ceiling)
-        self._norm_type = float(norm_type)
-        self._on_nonfinite = on_nonfinite
-        self._per_group = per_group
-        self._record: ClipRecord | DeviceClipRecord = ClipRecord(self._rule, ClipState())
-        self._changes = StepChanges(optimizer)
-        self._guard: StepGuard | None = None
+        window = None if window is None else int(window)
+        rule = ClipRule(float(percentile), window, int(warmup_updates), ceiling)
+        self.optimizer = optimizer
+        self.name = name
+        self._clipping = UpdateClipping(optimizer, rule, float(norm_type), on_nonfinite, per_group, enabled)
+        self._attached = 0
         self._warned = False
         self._looks = 0
-        self._look: host.Readback | None = None
+        self._look: Readback | None = None
+
+    @property
+    def metrics(self) -> dict[str, torch.Tensor]:
+        """``grad_norm`` (unclipped), ``clip_threshold``, ``clip_frequency`` (of the last ``window`` updates).
+
+        Those of the last update, as 0-d tensors on the device of the gradients, fresh for each; empty before any.
+        """
+        return self._clipping.metrics
 
     def attach(self, trainer: Engine) -> ClipperAttachment:
         """Clip the updates that ``trainer`` makes.
@@ -172,14 +167,14 @@ class GradNormClipper:
             self,
             Phase.PROTECT,
             before=partial(self._clip, updates),
-            launched=self._changes.undo,
+            launched=self._clipping.fused.undo,
             completed=partial(self._publish, updates),
         )
         names[self.name] = self
-        # A step hook alone cannot clean up behind a step that raises.
-        if self._on_nonfinite == "skip" or _scales_itself(self.optimizer):
-            self._guard = StepGuard.of(self.optimizer)
-            self._guard.add(self._step_ended)
+        # only these leave something on the optimizer for the time of the step
+        if self._clipping.on_nonfinite == "skip" or unscales(self.optimizer):
+            self._clipping.fused.guard()
+        self._attached += 1
         return ClipperAttachment(self, subscription, names)
 
     def __call__(self, engine: Engine) -> None:
@@ -191,7 +186,7 @@ class GradNormClipper:
 
     def report(self) -> ClipReport:
         """What has been clipped so far. Reads from the device, where the norms are there."""
-        state = self._state()
+        state = self._clipping.state()
         norms = state.windows[0].norms if state.windows else np.zeros(0, np.float32)
         recent_frequency = float(state.decisions.mean()) if len(state.decisions) else 0.0
         return ClipReport(
@@ -199,7 +194,7 @@ class GradNormClipper:
             clipped=state.clipped,
             frequency=state.clipped / state.updates if state.updates else 0.0,
             recent_frequency=recent_frequency,
-            nominal_frequency=1 - self._rule.percentile / 100,
+            nominal_frequency=1 - self._clipping.rule.percentile / 100,
             threshold=state.threshold,
             norm_quantiles=quantiles(norms),
             nonfinite=state.nonfinite,
@@ -207,7 +202,7 @@ class GradNormClipper:
             advice=advise(
                 updates=state.updates,
                 recent_frequency=recent_frequency,
-                percentile=self._rule.percentile,
+                percentile=self._clipping.rule.percentile,
                 threshold=state.threshold,
                 norms=norms,
                 nonfinite=state.nonfinite,
@@ -221,7 +216,7 @@ class GradNormClipper:
         Returns:
             the edges, shape (n + 1,), and the counts, shape (n,), from the first bin that is not empty to the last.
         """
-        counts = self._state().histogram
+        counts = self._clipping.state().histogram
         occupied = np.flatnonzero(counts)
         first, last = (occupied[0], occupied[-1]) if len(occupied) else (0, 0)
         return HISTOGRAM_EDGES[first : last + 2].copy(), counts[first : last + 1].copy()
@@ -237,13 +232,23 @@ class GradNormClipper:
         """
         from ignite_lr import plotting  # Matplotlib is needed for pictures only
 
-        norms, thresholds, clipped = self._state().stretch.T.astype(np.float64)
-        figure: Figure = plotting.grad_norm_curve(norms, thresholds, clipped > 0, *self.histogram(), title=title)
+        state = self._clipping.state()
+        norms, thresholds, clipped = state.stretch.T.astype(np.float64)
+        edges, counts = self.histogram()
+        figure: Figure = plotting.grad_norm_curve(
+            list(norms),
+            list(np.where(np.isinf(thresholds), np.nan, thresholds)),
+            list(clipped > 0),
+            list(edges),
+            list(counts),
+            title=title,
+            first_update=state.updates - len(norms),
+        )
         return figure
 
     def state_dict(self) -> dict[str, Any]:
         """Window, counters and histogram as numbers and CPU tensors."""
-        return self._state().to_dict()
+        return self._clipping.state().to_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where the clipper that was saved stood.
@@ -254,15 +259,8 @@ class GradNormClipper:
             TypeError: if it is no mapping, or an entry is of another type.
             ValueError: if an entry is missing or cannot be true.
         """
-        # goes to the device, if it belongs there, with the next norm
-        self._record = ClipRecord(self._rule, ClipState.from_dict(state_dict))
-        self.metrics = {}
+        self._clipping.load(ClipState.from_dict(state_dict))
         self._look = None
-
-    def _state(self) -> ClipState:
-        if isinstance(self._record, ClipRecord):
-            return self._record.state()
-        return DeviceClipRecord.state(*host.arrays(self._record.tensors()))
 
     def _publish(self, updates: Updates) -> None:
         trainer = updates.trainer
@@ -271,176 +269,37 @@ class GradNormClipper:
             for key, value in self.metrics.items():
                 trainer.state.metrics[prefix + key] = value
 
-    def _step_ended(self, raised: bool) -> None:
-        self._changes.undo()
-        if raised and hasattr(self.optimizer, "found_inf"):
-            # A GradScaler put these there, and no longer comes to take them away: they would scale its next step twice.
-            for name in ("grad_scale", "found_inf"):
-                vars(self.optimizer).pop(name, None)
-
-    @torch.no_grad()
     def _clip(self, updates: Updates) -> None:
         if updates.closure is not None:
             raise RuntimeError(
                 "GradNormClipper cannot clip a step that is given a closure, as LBFGS is: the gradients are computed "
                 "inside the step, after the last moment at which they could be clipped."
             )
-        self._changes.undo()  # what an earlier step that raised may have left
-        groups = [[p.grad for p in group["params"] if p.grad is not None] for group in self.optimizer.param_groups]
-        gradients = [gradient for group in groups for gradient in group]
-        if not gradients:
-            return  # nothing to clip, nothing to count
-        # The gradients are still scaled where the optimizer is to unscale them.
-        scales = _scales_itself(self.optimizer)
-        scale = getattr(self.optimizer, "grad_scale", None) if scales else None
-        found_inf = getattr(self.optimizer, "found_inf", None) if scales else None
-        parts = {i + 1: group for i, group in enumerate(groups) if group} if self._per_group else {0: gradients}
-        norms = {}
-        for index, part in parts.items():
-            norm = global_norm(part, self._norm_type)
-            norms[index] = norm if scale is None else norm / scale.to(norm.device, non_blocking=True)
-        if norms[next(iter(norms))].device.type == "cpu":
-            self._clip_on_host(updates, parts, norms, found_inf)
-        else:
-            self._clip_on_device(updates, parts, norms, found_inf)
-
-    def _clip_on_host(
-        self,
-        updates: Updates,
-        parts: Mapping[int, Sequence[torch.Tensor]],
-        norms: Mapping[int, torch.Tensor],
-        found_inf: torch.Tensor | None,
-    ) -> None:
-        if not isinstance(self._record, ClipRecord):
-            self._record = ClipRecord(self._rule, self._state())
-        record = self._record
-        if found_inf is not None and host.read([found_inf])[0]:
-            return  # the scaler skips this step
-        whole = norms[0] if 0 in norms else norm_of_norms(list(norms.values()), self._norm_type)
-        whole = whole.to(torch.float32)
-        values = dict(zip(norms, host.read([norm.to(torch.float32) for norm in norms.values()]), strict=True))
-        value = values[0] if 0 in values else host.read([whole])[0]
-        if not math.isfinite(value) and self.enabled:
-            if self._on_nonfinite == "raise":
-                raise RuntimeError(_nonfinite_message(value))
-            if self._on_nonfinite == "skip":
-                self._changes.set_gradients_aside()
-                updates.skip()
-                record.skip()
-                return
-        limits = {index: record.limit(index, value) for index, value in values.items()}
-        limit = limits[0] if 0 in limits else _norm_of(list(limits.values()), self._norm_type)
-        if 0 not in limits:
-            record.limit(0, value)  # for the report
-        clipped = False
-        if self.enabled:
-            clipped = math.isfinite(value) and any(values[index] > limits[index] for index in limits)
-            for index, part in parts.items():
-                # What PyTorch adds to the norm makes a factor below 1 also of a norm just below the threshold.
-                if not values[index] + 2 * _EPSILON < limits[index] * (1 - _EPSILON):
-                    self._scale(part, norms[index], limits[index])
-        record.update(value, limit, clipped)
-        self.metrics = {
-            "grad_norm": whole,
-            "clip_threshold": torch.tensor(limit, dtype=torch.float64),
-            "clip_frequency": torch.tensor(record.recent_frequency, dtype=torch.float64),
-        }
-        if not self._warned and record.updates >= _ENOUGH:
-            self._judge(record.recent_frequency)
-
-    def _clip_on_device(
-        self,
-        updates: Updates,
-        parts: Mapping[int, Sequence[torch.Tensor]],
-        norms: Mapping[int, torch.Tensor],
-        found_inf: torch.Tensor | None,
-    ) -> None:
-        device = norms[next(iter(norms))].device
-        if not isinstance(self._record, DeviceClipRecord) or self._record.device != device:
-            self._record = DeviceClipRecord(self._rule, self._state(), device)
-        record = self._record
-        if found_inf is None:
-            counts = torch.ones((), dtype=torch.bool, device=device)
-        else:
-            counts = found_inf.to(device, non_blocking=True).reshape(()) == 0
-        whole = norms[0] if 0 in norms else norm_of_norms(list(norms.values()), self._norm_type)
-        whole = whole.to(torch.float32)
-        finite = torch.isfinite(whole)
-        skipped = torch.zeros_like(counts)
-        if self.enabled and self._on_nonfinite != "count":
-            on_device = self._on_nonfinite == "skip" and self._optimizer_scales() and _make_momentum(self.optimizer)
-            if on_device:
-                skipped = counts & ~finite
-                flag = (~finite).to(torch.float32)
-                self._changes.set("found_inf", flag if found_inf is None else torch.maximum(flag, found_inf.to(device)))
-            else:
-                value, counted = host.read([whole, counts])
-                if counted and not math.isfinite(value):
-                    if self._on_nonfinite == "raise":
-                        raise RuntimeError(_nonfinite_message(value))
-                    self._changes.set_gradients_aside()
-                    updates.skip()
-                    skipped = torch.ones_like(counts)
-            counts = counts & ~skipped
-        limits = {index: record.limit(index, norm.to(torch.float32), counts) for index, norm in norms.items()}
-        if 0 in limits:
-            limit = limits[0]
-        else:
-            limit = norm_of_norms(list(limits.values()), self._norm_type)
-            record.limit(0, whole, counts)  # for the report
-        clipped = torch.zeros_like(counts)
-        if self.enabled:
-            over = [norm.to(torch.float32) > limits[index] for index, norm in norms.items()]
-            clipped = counts & finite & torch.stack(over).any()
-            for index, part in parts.items():
-                self._scale(part, norms[index], limits[index])
-        frequency = record.update(whole, limit, counts=counts, clipped=clipped, skipped=skipped)
-        new = {"grad_norm": whole, "clip_threshold": limit, "clip_frequency": frequency}
-        # a step that turns out to be none leaves the metrics of the last update
-        self.metrics = {key: torch.where(counts, value, self.metrics.get(key, math.nan)) for key, value in new.items()}
+        self._clipping.fused.undo()  # what a step that raised may have left where it was called around the guard
+        self._clipping.clip(updates.skip)
         if not self._warned:
-            self._look_at(frequency)
+            self._look_at_frequency()
 
-    def _optimizer_scales(self) -> bool:
-        """Whether the coming step can be told to divide or skip, and will be cleaned up behind."""
-        groups = self.optimizer.param_groups
-        return self._guard is not None and self._guard.active and all(group.get("fused") for group in groups)
-
-    def _scale(self, gradients: Sequence[torch.Tensor], norm: torch.Tensor, limit: float | torch.Tensor) -> None:
-        """Bring gradients of this norm to the limit, if they are above it."""
-        if isinstance(limit, torch.Tensor):
-            limited = ~torch.isinf(limit)
-            limit = limit.to(norm.dtype)
-        elif math.isinf(limit):
+    def _look_at_frequency(self) -> None:
+        """Warn once about too many clipped updates; without waiting for a device."""
+        record = self._clipping.record
+        if isinstance(record, ClipRecord):
+            if record.updates >= _ENOUGH:
+                self._judge(record.recent_frequency)
             return
-        else:
-            limited = None
-        if self._optimizer_scales() and not self._per_group:
-            factor = ((norm + _EPSILON) / limit).clamp(min=1.0)
-            if limited is not None:
-                factor = torch.where(limited, factor, 1.0)
-            before = getattr(self.optimizer, "grad_scale", None)
-            factor = factor if before is None else factor * before.to(norm.device, non_blocking=True)
-            self._changes.set("grad_scale", factor.to(torch.float32))
-            return
-        # in the order of clip_grads_with_norm_, for the same last bit
-        factor = (limit / (norm + _EPSILON)).clamp(max=1.0)
-        scale_(gradients, factor if limited is None else torch.where(limited, factor, 1.0))
-
-    def _judge(self, recent_frequency: float) -> None:
-        if recent_frequency > TOO_OFTEN and self._rule.percentile >= 50:
-            self._warned = True
-            state = self._state()
-            warnings.warn(too_often(recent_frequency, state.threshold, state.windows[0].norms), stacklevel=2)
-
-    def _look_at(self, frequency: torch.Tensor) -> None:
-        """On a device: have the share sent over, and judge the one that was sent long ago."""
         self._looks += 1
-        if self._looks % _LOOK_EVERY or (frequency.is_cuda and torch.cuda.is_current_stream_capturing()):
+        if self._looks % _LOOK_EVERY or (record.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
             return
+        # the share is sent over now, and what was sent the last time has long arrived
         if self._look is not None:
             self._judge(self._look.value())
-        self._look = host.Readback(frequency)
+        self._look = Readback(record.recent_frequency())
+
+    def _judge(self, recent_frequency: float) -> None:
+        if recent_frequency > TOO_OFTEN and self._clipping.rule.percentile >= 50:
+            self._warned = True
+            state = self._clipping.state()
+            warnings.warn(too_often(recent_frequency, state.threshold, state.windows[0].norms), stacklevel=2)
 
 
 class ClipperAttachment:
@@ -455,15 +314,19 @@ class ClipperAttachment:
         self._clipper = clipper
         self._subscription = subscription
         self._names = names
+        self._removed = False
 
     def remove(self) -> None:
         """Take the clipper off the trainer and its optimizer. Idempotent."""
+        if self._removed:
+            return
+        self._removed = True
         self._subscription.remove()
         if self._names.get(self._clipper.name) is self._clipper:
             del self._names[self._clipper.name]
-        if self._clipper._guard is not None:
-            self._clipper._guard.discard(self._clipper._step_ended)
-            self._clipper._guard = None
+        self._clipper._attached -= 1
+        if not self._clipper._attached:
+            self._clipper._clipping.fused.unguard()
 
     def __enter__(self) -> ClipperAttachment:
         return self
@@ -472,41 +335,6 @@ class ClipperAttachment:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.remove()
-
-
-def _scales_itself(optimizer: Optimizer) -> bool:
-    """Whether the optimizer's kernels unscale gradients and skip steps themselves, as fused ones do."""
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
-
-
-def _make_momentum(optimizer: Optimizer) -> bool:
-    """Make a fused SGD's first step one that can be skipped on the device; False where that is not possible.
-
-    If the first step is skipped, PyTorch keeps the momentum buffers it made for it without ever having written to them.
-    Buffers of zeros give the same first step, as long as nothing is dampened.
-    """
-    if not isinstance(optimizer, torch.optim.SGD):
-        return True
-    for group in optimizer.param_groups:
-        if group["momentum"] == 0:
-            continue
-        for parameter in group["params"]:
-            if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
-                if group["dampening"]:
-                    return False
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return True
-
-
-def _norm_of(values: Sequence[float], norm_type: float) -> float:
-    if math.isinf(norm_type) or any(math.isinf(value) for value in values):
-        return max(values)
-    total: float = math.fsum(value**norm_type for value in values) ** (1 / norm_type)
-    return total
-
-
-def _nonfinite_message(norm: float) -> str:
-    return f"The gradient norm is {norm}, and GradNormClipper was made with on_nonfinite='raise'."
 
 
 def _check_number(argument: str, value: object) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["global_norm", "norm_of_norms", "scale_"]
+__all__ = ["global_norm", "is_distributed", "norm_of_norms", "plain", "scale_"]
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -54,7 +54,7 @@ def norm_of_norms(norms: Sequence[torch.Tensor], norm_type: float = 2.0) -> torc
         tensor(5.)
     """
     device = norms[0].device
-    return _norm(torch.stack([norm.to(device, non_blocking=True) for norm in norms]), norm_type)
+    return _norm(torch.stack([_moved(norm, device) for norm in norms]), norm_type)
 
 
 def scale_(gradients: Iterable[torch.Tensor], factor: torch.Tensor) -> None:
@@ -70,7 +70,21 @@ def scale_(gradients: Iterable[torch.Tensor], factor: torch.Tensor) -> None:
         alike.setdefault((values.device, values.dtype), []).append(values)
     for (device, _), values_list in alike.items():
         # a 0-d tensor, because a Python number would have to be read from the device first
-        torch._foreach_mul_(values_list, factor.to(device, non_blocking=True))
+        torch._foreach_mul_(values_list, _moved(factor, device))
+
+
+def is_distributed(gradients: Iterable[torch.Tensor]) -> bool:
+    """Whether one of the gradients is a ``DTensor``."""
+    distributed = _dtensor()
+    return distributed is not None and any(isinstance(gradient, distributed) for gradient in gradients)
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, or the whole of a ``DTensor``."""
+    if is_distributed([tensor]):
+        whole: torch.Tensor = tensor.full_tensor()  # type: ignore[attr-defined] # of a DTensor
+        return whole
+    return tensor
 
 
 def _split(
@@ -111,10 +125,15 @@ def _local_norm(tensors: Sequence[torch.Tensor], norm_type: float, device: torch
             norms.extend(parts)
         else:
             # one crossing a device, not one a tensor
-            norms.append(norm_of_norms(parts, norm_type).to(device, non_blocking=True))
+            norms.append(_moved(norm_of_norms(parts, norm_type), device))
     if not norms:
         return torch.zeros((), device=device)
     return _norm(torch.stack(norms), norm_type)
+
+
+def _moved(scalar: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy to a device need not be waited for; one to the host must be, or it would be read before it is there."""
+    return scalar.to(device, non_blocking=device.type != "cpu")
 
 
 def _norm(vector: torch.Tensor, norm_type: float) -> torch.Tensor:

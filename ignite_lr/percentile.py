@@ -70,6 +70,7 @@ class RunningPercentile:
     Args:
         window: how many values count, at least 1; None for all.
         values: values to start with, oldest first; of too many the newest are kept.
+        seen: values added since the beginning; by default the number of ``values``.
 
     Attributes:
         seen: values added since the beginning, also those that have left the window.
@@ -85,9 +86,9 @@ class RunningPercentile:
     def __init__(self, window: int | None, values: Iterable[float] = (), seen: int | None = None) -> None:
         self._window = window
         self._order = array("f", values)
+        self.seen = len(self._order) if seen is None else seen
         if window is not None and len(self._order) > window:
             del self._order[:-window]
-        self.seen = len(self._order) if seen is None else seen
         self._next = 0  # where the ring is written once it is full: there lies the oldest value
         ordered = np.sort(np.frombuffer(self._order, dtype=np.float32)) if self._order else np.empty(0, np.float32)
         self._blocks = [array("f", ordered[i : i + _BLOCK].tobytes()) for i in range(0, len(ordered), _BLOCK)]
@@ -171,8 +172,8 @@ class RunningPercentile:
 class DeviceRunningPercentile:
     """Percentiles of the last ``window`` values, or of all of them, as tensors on a device.
 
-    Nothing is read by the host. With a ``window`` every tensor is written in place, so the calls can be captured in a
-    CUDA graph; without one the ring grows now and then, and cannot.
+    Nothing is read by the host. With a ``window`` of up to 65,536 every tensor is written in place, so the calls can be
+    captured in a CUDA graph; otherwise the ring grows now and then, and they cannot.
 
     Args:
         window: how many values count, at least 1; None for all.
@@ -218,4 +219,4 @@ class DeviceRunningPercentile:
         weight = position - below
         difference = upper - lower
         between = torch.where(weight >= 0.5, upper - difference * (1 - weight), lower + difference * weight)
-        return torch.where(self.ring.length > 0, between, math.inf)
+        return between.masked_fill(self.ring.length == 0, math.inf)

@@ -1,4 +1,4 @@
-"""Changes to an optimizer that last for one step, and are undone however it ends.
+"""Clean-up behind ``optimizer.step()``, however it ends.
 
 A step post hook does not run when the step raises, be it in the kernel or in another hook. What must not outlive a
 step, such as a clipping factor that a fused optimizer would apply once more, is therefore undone in a ``finally``
@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-__all__ = ["StepChanges", "StepGuard"]
+__all__ = ["StepGuard"]
 
-_ABSENT = object()
-
-_guards: weakref.WeakKeyDictionary[Optimizer, StepGuard] = weakref.WeakKeyDictionary()
+# Held by the wrapper, and so by the optimizer alone: it takes its guard with it.
+_by_optimizer: weakref.WeakValueDictionary[int, StepGuard] = weakref.WeakValueDictionary()
 
 
 class StepGuard:
@@ -43,7 +42,10 @@ class StepGuard:
     @classmethod
     def of(cls, optimizer: Optimizer) -> StepGuard:
         """The one guard of this optimizer, made when it is first asked for."""
-        return _guards.setdefault(optimizer, cls(optimizer))
+        guard = _by_optimizer.get(id(optimizer))
+        if guard is None or guard._optimizer() is not optimizer:
+            guard = _by_optimizer[id(optimizer)] = cls(optimizer)
+        return guard
 
     def add(self, clean_up: Callable[[bool], None]) -> None:
         """Have ``clean_up(raised)`` called after every step."""
@@ -95,41 +97,3 @@ class StepGuard:
         else:
             optimizer.step = self._wrapped  # type: ignore[method-assign] # as it was before
         self._wrapper = self._wrapped = None
-
-
-class StepChanges:
-    """What one handler changes on an optimizer for the coming step, and how it was before.
-
-    Args:
-        optimizer: the optimizer.
-    """
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        self._optimizer = optimizer
-        self._attributes: dict[str, Any] = {}
-        self._gradients: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def set(self, name: str, value: torch.Tensor) -> None:
-        """Set an attribute of the optimizer."""
-        self._attributes.setdefault(name, getattr(self._optimizer, name, _ABSENT))
-        setattr(self._optimizer, name, value)
-
-    def set_gradients_aside(self) -> None:
-        """Take every gradient away, so that the step has nothing to do."""
-        for group in self._optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._gradients.append((parameter, parameter.grad))
-                    parameter.grad = None
-
-    def undo(self) -> None:
-        """Bring everything back to what it was. Idempotent."""
-        for name, value in self._attributes.items():
-            if value is not _ABSENT:
-                setattr(self._optimizer, name, value)
-            elif hasattr(self._optimizer, name):
-                delattr(self._optimizer, name)
-        self._attributes.clear()
-        for parameter, gradient in self._gradients:
-            parameter.grad = gradient
-        self._gradients.clear()
