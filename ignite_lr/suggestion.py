@@ -25,11 +25,17 @@ Numbers = Sequence[float] | npt.NDArray[np.floating]
 Floats = npt.NDArray[np.float64]
 
 MIN_CONFIDENCE = 0.5
-"""Below this confidence the default rule abstains; it is a descent of ``MIN_SIGMAS``."""
+"""Below this confidence the default rule abstains: the descent is less than ``MIN_SIGMAS`` standard errors deep, or
+less deep than one batch differs from the next. Twice that depth has the confidence 2/3, three times 3/4."""
 
-MIN_SIGMAS = 5.0
+MIN_SIGMAS = 4.0
+"""One flat curve in a hundred seems to descend by as much, when its noise is Gaussian."""
+
 MIN_POINTS = 10
-DIVISOR = 4.0
+"""The default rule wants as many finite losses."""
+
+_WIDTHS = (0.05, 0.075, 0.1, 0.2)
+"""Widths of the smoothing (standard deviation of the Gaussian) as shares of the sweep."""
 
 
 class NoSuggestionError(RuntimeError):
@@ -55,13 +61,13 @@ class Verdict:
 
 
 def valley(lrs: Numbers, losses: Numbers) -> float:
-    """fastai's ``valley``: the middle of the longest decreasing subsequence of the losses.
+    """As fastai's ``valley``: the middle of the longest decreasing subsequence of the losses.
 
     The subsequence is found in O(n log n), the original takes O(n^2).
 
     Example:
-        >>> valley([0.1, 0.2, 0.4, 0.8, 1.6, 3.2], [5.0, 4.0, 3.0, 2.0, 1.0, 9.0])
-        0.4
+        >>> valley([0.1, 0.2, 0.4, 0.8, 1.6, 3.2], [4.0, 5.0, 3.0, 2.0, 1.0, 9.0])
+        0.2
 
     Source: fastai, ``callback/schedule.py``.
     """
@@ -82,7 +88,7 @@ def valley(lrs: Numbers, losses: Numbers) -> float:
 
 
 def slide(lrs: Numbers, losses: Numbers) -> float:
-    """fastai's ``slide``: from the right, where two slopes 15 points apart first agree to 0.005.
+    """As fastai's ``slide``: from the right, where two slopes 15 points apart first agree to 0.005.
 
     The threshold is absolute, so the answer depends on the scale of the losses. With fewer than
     16 points, where the original fails, it is the smallest rate.
@@ -102,7 +108,7 @@ def slide(lrs: Numbers, losses: Numbers) -> float:
 
 
 def minimum(lrs: Numbers, losses: Numbers) -> float:
-    """fastai's ``minimum``: a tenth of the rate with the smallest loss.
+    """As fastai's ``minimum``: a tenth of the rate with the smallest loss.
 
     Example:
         >>> minimum([0.1, 0.2, 0.4, 0.8], [3.0, 2.0, 1.0, 9.0])
@@ -115,7 +121,7 @@ def minimum(lrs: Numbers, losses: Numbers) -> float:
 
 
 def steep(lrs: Numbers, losses: Numbers) -> float:
-    """fastai's ``steep``: where the loss falls fastest over log lr, wherever that is.
+    """As fastai's ``steep``: where the loss falls fastest over log lr, wherever that is.
 
     Source: fastai, ``callback/schedule.py``.
     """
@@ -139,15 +145,41 @@ def steepest(lrs: Numbers, losses: Numbers) -> float:
 
 
 def descent(lrs: Numbers, losses: Numbers) -> float:
-    """The default rule: ``judge``, as a rate.
+    """The default rule: just below the end of the descent, and safely before the loss turns up.
+
+    The descent is read off the raw losses, smoothed with a Gaussian over the points on both sides, so that the curve
+    does not lag behind the rates. The rule takes the geometric mean of two rates, the one at which 95% of the descent
+    is done and the one with the lowest loss, and multiplies it by ``min(1, sqrt(p / 150))``, where ``p`` is the number
+    of points per decade of rates::
+
+        descent = sqrt(lr_95 * lr_lowest) * min(1, sqrt(p / 150))
+
+    Why so: the end of the descent is steep and hence easy to locate, but lies too low where the loss falls twice; the
+    lowest point is where the sweep learnt most, but it wanders along a wide basin. A sweep with few points per decade
+    has no time to learn at the rates it passes, so its descent ends late, at rates too high for a training that stays
+    there; the square root is half way between a descent that ends at a fixed rate and one that ends at a fixed sum of
+    rates. A sweep of 300 points over eight decades has 37.5 points per decade and is divided by 2.
+
+    The answer does not change when losses are scaled or shifted, so negative losses are as good as any.
 
     Args:
         lrs: positive, increasing learning rates of the sweep.
         losses: raw (unsmoothed) losses, as many; they may end in non-finite values.
 
+    Returns:
+        the suggested learning rate.
+
     Raises:
-        NoSuggestionError: if the curve does not support a suggestion.
+        NoSuggestionError: if the confidence is below ``MIN_CONFIDENCE``; the message says what to change.
         ValueError: if the arguments are no curve.
+
+    Example:
+        >>> lrs = [10 ** (i / 20 - 6) for i in range(121)]
+        >>> losses = [2.0 - 1.0 / (1 + (3e-3 / lr) ** 2) + (lr / 0.1) ** 2 for lr in lrs]
+        >>> 1e-3 < descent(lrs, losses) < 3e-2
+        True
+
+    Source: ``benchmarks/README.md``: chosen on half of its tasks, reported on the other half.
     """
     verdict = judge(lrs, losses)
     if verdict.lr is None:
@@ -156,62 +188,143 @@ def descent(lrs: Numbers, losses: Numbers) -> float:
 
 
 def judge(lrs: Numbers, losses: Numbers) -> Verdict:
-    """What the default rule makes of one sweep."""
+    """What the default rule makes of one sweep; takes what ``descent`` takes, and never abstains by raising."""
     return judge_repeats(lrs, [losses])
 
 
 def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
     """What the default rule makes of several sweeps over the same rates.
 
+    The suggestion is that of the mean curve, whose noise is smaller; the interval spans what the sweeps suggest one
+    by one.
+
     Args:
         lrs: the rates of the longest sweep.
-        curves: raw losses of each sweep; a sweep that stopped early is shorter than ``lrs``.
+        curves: raw losses of each sweep. A sweep that is shorter than the longest counts as diverged from its end on.
+
+    Raises:
+        ValueError: if there is no sweep, or one of them is no curve.
     """
     if len(curves) == 0:
-        raise ValueError("curves must hold at least one sweep, got none")
-    readings = []
-    for losses in curves:
-        x, y = _curve(np.asarray(lrs)[: len(losses)], losses)
-        readings.append(_read(x, y))
-    rates = [reading.lr for reading in readings if reading.lr is not None]
-    if len(readings) == 1:
-        return readings[0]
-    confidence = float(np.median([reading.confidence for reading in readings]))
-    if len(rates) * 2 <= len(readings):
-        reason = next(reading.reason for reading in readings if reading.lr is None)
-        return Verdict(None, min(confidence, MIN_CONFIDENCE * 0.99), reason)
-    lr = float(np.exp(np.median(np.log(rates))))
-    reason = f"the median of {len(rates)} of {len(readings)} sweeps"
-    return Verdict(lr, max(confidence, MIN_CONFIDENCE), reason, (min(rates), max(rates)))
+        raise ValueError("curves must hold the losses of at least one sweep, got none")
+    x = _vector("lrs", lrs)
+    ready = [_ready(*_curve(x[: len(losses)], losses)) for losses in curves]
+    if len(ready) == 1:
+        return _read(*ready[0])
+    points = max(len(y) for _, y in ready)
+    if points < MIN_POINTS:
+        return _read(x[:points], np.zeros(points))
+    pooled = np.mean([_capped(y, points) for _, y in ready], axis=0)
+    verdict = _read(x[:points], pooled)
+    single = [lr for lr in (_read(*curve).lr for curve in ready) if lr is not None]
+    if verdict.lr is None or not single:
+        return verdict
+    interval = (min(*single, verdict.lr), max(*single, verdict.lr))
+    said = f"{verdict.reason} (mean of {len(ready)} sweeps, {len(single)} of which support a suggestion alone)"
+    return Verdict(verdict.lr, verdict.confidence, said, interval)
 
 
-def _read(x: Floats, y: Floats) -> Verdict:
+def _ready(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """The curve up to its first non-finite loss, with single outlying batches replaced.
+
+    An outlier is further from the median of its five neighbours than ten times what is usual.
+    """
     finite = np.isfinite(y)
     count = len(y) if finite.all() else int(np.argmin(finite))
     x, y = x[:count], y[:count]
     if count < MIN_POINTS:
-        return Verdict(None, 0.0, f"only {count} finite losses: lower start_lr or raise num_iter")
-    sigma = _noise(y)
-    head = max(3, count // 10)
-    start = float(np.mean(y[:head]))
-    width = max(1.0, 0.03 * count)
-    capped = np.minimum(y, start + (start - y.min()))
-    smooth, shrink = _smooth(capped, width)
+        return x, y
+    local = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(y, 2, mode="edge"), 5), axis=1)
+    off = np.abs(y - local)
+    return x, np.where(off > 10 * np.median(off) / 0.6745, local, y)
+
+
+def _capped(y: Floats, points: int) -> Floats:
+    """The losses, at most as far above the start as the lowest is below it, and so high after their end."""
+    start = float(np.mean(y[: _head(len(y))])) if len(y) else 0.0
+    top = 2 * start - float(y.min()) if len(y) else 0.0
+    return np.concatenate([np.minimum(y, max(top, start)), np.full(points - len(y), max(top, start))])
+
+
+def _head(count: int) -> int:
+    """How many points at least make up the starting level."""
+    return max(3, count // 10)
+
+
+def _read(x: Floats, y: Floats) -> Verdict:
+    """The default rule on a finite curve without outliers."""
+    count = len(y)
+    if count < MIN_POINTS:
+        said = f"the sweep has {count} finite losses and the rule needs {MIN_POINTS}: lower start_lr or raise num_iter"
+        return Verdict(None, 0.0, said)
+    noise = _noise(y)
+    y = _capped(y, count)
+    # The significance of the descent is that of the width that shows it best; its place is read at a width that
+    # blurs little, and only as much more as the noise asks for.
+    sigmas = max(_fall(y, noise, width * count).sigmas for width in _WIDTHS)
+    for width in _WIDTHS[:3]:
+        fall = _fall(y, noise, width * count)
+        if noise * fall.shrink <= 0.1 * fall.depth:
+            break
+    strength = min(sigmas / MIN_SIGMAS, fall.depth / noise if noise > 0 else np.inf if fall.depth > 0 else 0.0)
+    confidence = 1 / (1 + 1 / strength) if strength > 0 else 0.0
+    lowest = fall.lowest
+    if strength < 1:
+        return Verdict(None, confidence, _why_not(x, fall, noise))
+    log_x = np.log10(x)
+    done = _crossing(log_x, fall.smooth, fall.start - 0.95 * fall.depth)
+    spacing = (log_x[-1] - log_x[0]) / (count - 1)
+    lr = 10 ** float((done + log_x[lowest]) / 2 + min(0.0, np.log10(1 / (150 * spacing)) / 2))
+    said = f"just below the end of the descent, {sigmas:.0f} standard errors deep, lowest at {x[lowest]:.2g}"
+    turned = fall.smooth[lowest:].max() > fall.smooth[lowest] + 0.1 * fall.depth
+    if not turned:
+        # Half as far above the limit: the rate is a safe one, but a better one may lie beyond the sweep.
+        confidence = (confidence + MIN_CONFIDENCE) / 2
+        said += f"; the sweep ended at {x[-1]:.2g} before the loss turned up: a larger end_lr may show a better rate"
+    return Verdict(lr, confidence, said)
+
+
+def _why_not(x: Floats, fall: _Fall, noise: float) -> str:
+    """Why there is no suggestion, and what to change."""
+    seen = f"between {x[0]:.2g} and {x[-1]:.2g}"
+    if fall.depth <= 0 or fall.lowest < _head(len(x)):
+        if fall.smooth[-1] - fall.smooth[0] > 3 * noise:
+            return f"the loss rises from the first rates on ({seen}): lower start_lr"
+        return f"the model did not learn at any rate {seen}: widen the range, or look at model, loss and data"
+    return (
+        f"the loss falls by {fall.depth:.2g} only, {fall.sigmas:.1f} standard errors, where batches differ by "
+        f"{noise:.2g} ({seen}): raise num_iter or the batch size, sweep with repeats, or widen the range"
+    )
+
+
+@dataclass(frozen=True)
+class _Fall:
+    """The descent that a curve shows when it is smoothed with one width."""
+
+    smooth: Floats
+    lowest: int
+    shrink: float
+    start: float
+    depth: float
+    sigmas: float
+
+
+def _fall(y: Floats, noise: float, width: float) -> _Fall:
+    """The descent from the starting level to the lowest point of the smoothed curve.
+
+    The starting level is the mean of that many first losses that make the descent stand out most.
+    """
+    smooth, shrinks = _smooth(y, max(1.0, width))
     lowest = int(np.argmin(smooth))
-    fall = start - float(smooth[lowest])
-    error = sigma * np.hypot(shrink[lowest], head**-0.5)
-    sigmas = fall / error if error > 0 else (np.inf if fall > 0 else 0.0)
-    confidence = _confidence(float(sigmas))
-    if sigmas < MIN_SIGMAS:
-        return Verdict(None, confidence, f"the loss falls by {sigmas:.1f} standard errors only")
-    lr = float(x[lowest]) / DIVISOR
-    return Verdict(lr, confidence, f"a {DIVISOR:g}th of the rate with the lowest loss")
-
-
-def _confidence(sigmas: float) -> float:
-    if sigmas <= 0:
-        return 0.0
-    return 1.0 / (1.0 + MIN_SIGMAS / sigmas)
+    shrink = float(shrinks[lowest])
+    first = min(_head(len(y)), max(lowest, 1))
+    counts = np.arange(first, max(lowest, first) + 1)
+    levels = np.cumsum(y)[counts - 1] / counts
+    depths = levels - smooth[lowest]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sigmas = depths / (noise * np.hypot(shrink, counts**-0.5))
+    best = int(np.argmax(sigmas if noise > 0 else depths))
+    return _Fall(smooth, lowest, shrink, float(levels[best]), float(depths[best]), float(np.nan_to_num(sigmas[best])))
 
 
 def _noise(y: Floats) -> float:
@@ -221,17 +334,38 @@ def _noise(y: Floats) -> float:
 
 
 def _smooth(y: Floats, width: float) -> tuple[Floats, Floats]:
-    """Gaussian mean over neighbours on both sides, and the factor by which noise shrinks."""
+    """Gaussian mean over the points on both sides, and the factor by which it shrinks the noise."""
     reach = int(np.ceil(3 * width))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    weight = np.convolve(np.ones_like(y), kernel)[reach:-reach]
-    total = np.convolve(y, kernel)[reach:-reach]
-    squares = np.convolve(np.ones_like(y), kernel**2)[reach:-reach]
+    ones = np.ones_like(y)
+    weight, total, squares = (
+        np.convolve(values, weights)[reach:-reach]
+        for values, weights in ((ones, kernel), (y, kernel), (ones, kernel**2))
+    )
     return total / weight, np.sqrt(squares) / weight
+
+
+def _crossing(x: Floats, y: Floats, level: float) -> float:
+    """Where ``y`` first falls to ``level``, interpolated between two points."""
+    at = int(np.argmax(y <= level))
+    if at == 0:
+        return float(x[0])
+    share = (y[at - 1] - level) / (y[at - 1] - y[at])
+    return float(x[at - 1] + share * (x[at] - x[at - 1]))
 
 
 def unstable_lr(lrs: Numbers, losses: Numbers) -> float | None:
     """The smallest rate from which on the loss stays above its starting level, or None.
+
+    The starting level is the first loss, and on curves of 20 points and more twice their noise above it. A non-finite
+    loss is above every level.
+
+    Args:
+        lrs: positive, increasing learning rates.
+        losses: as many losses, raw or smoothed.
+
+    Raises:
+        ValueError: if the arguments are no curve.
 
     Example:
         >>> unstable_lr([0.1, 0.2, 0.4, 0.8], [2.0, 1.0, 2.5, 9.0])
@@ -240,9 +374,11 @@ def unstable_lr(lrs: Numbers, losses: Numbers) -> float | None:
     x, y = _curve(lrs, losses)
     if len(y) == 0:
         return None
-    back = np.flatnonzero(y <= y[0])
-    last = int(back[-1]) if len(back) else -1
-    return float(x[last + 1]) if last + 1 < len(x) else None
+    finite = y[np.isfinite(y)]
+    margin = 2 * _noise(finite) if len(finite) >= 20 else 0.0
+    back = np.flatnonzero(y <= y[0] + margin)
+    first = int(back[-1]) + 1 if len(back) else 0
+    return float(x[first]) if first < len(x) else None
 
 
 def _curve(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats]:
