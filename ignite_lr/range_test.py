@@ -1,69 +1,33 @@
-"""The curve of a range test and what it says.
-
-:class:`Curve` records one sweep and decides when it has to stop; :class:`RangeTestResult` is what remains of it:
-frozen, comparable, writable as JSON, and able to suggest, apply and draw.
-"""
+"""What a range test found: frozen, comparable, writable as JSON, and able to suggest, apply and draw."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
 
 from ignite_lr import suggestion as rules
+from ignite_lr.curve import Curve, SweepCurve, leading_lrs
+from ignite_lr.range_picture import RangeTestPicture
+from ignite_lr.range_test_file import read_result, write_result
 from ignite_lr.suggestion import NoSuggestionError, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Curve", "RangeTestResult", "SweepCurve", "leading_lrs", "set_rates", "sweep_rates", "swept"]
+__all__ = ["RangeTestResult", "set_rates", "swept"]
 
-Rates = tuple[float, ...]
 Rate = float | list[float]
 
 swept: weakref.WeakSet[Optimizer] = weakref.WeakSet()
 """Optimizers inside a range test at the moment: a rate written to them would be undone at its end."""
-
-_FORMAT = "ignite_lr.RangeTestResult"
-_VERSION = 1
-
-
-def sweep_rates(starts: Sequence[float], ends: Sequence[float], num_iter: int, step_mode: str) -> list[Rates]:
-    """The rates of every point of a sweep, group by group.
-
-    ``"exp"``: start * (end / start) ** (i / (num_iter - 1)); ``"linear"``: start + (end - start) * i / (num_iter - 1),
-    for i = 0 ... num_iter - 1. The first point is exactly the start, the last exactly the end; a single point is the
-    start.
-
-    Args:
-        starts: the first rate of each parameter group; positive for ``"exp"``.
-        ends: the last rate of each parameter group.
-        num_iter: the number of points, at least 1.
-        step_mode: ``"exp"`` or ``"linear"``.
-
-    Example:
-        >>> sweep_rates([0.01], [1.0], 3, "exp")
-        [(0.01,), (0.1,), (1.0,)]
-    """
-
-    def rate(start: float, end: float, share: float) -> float:
-        if share in (0.0, 1.0) or start == end:
-            return end if share == 1.0 else start
-        return start * (end / start) ** share if step_mode == "exp" else start + (end - start) * share
-
-    last = max(num_iter - 1, 1)
-    return [
-        tuple(rate(start, end, index / last) for start, end in zip(starts, ends, strict=True))
-        for index in range(num_iter)
-    ]
 
 
 def set_rates(optimizer: Optimizer, rates: Iterable[float], *, initial: bool = False) -> None:
@@ -82,119 +46,6 @@ def set_rates(optimizer: Optimizer, rates: Iterable[float], *, initial: bool = F
                 present.fill_(rate)
             elif key in group:
                 group[key] = rate
-
-
-@dataclass(frozen=True)
-class SweepCurve:
-    """One sweep of a range test.
-
-    Attributes:
-        lrs: the rate of each point: a float, or a tuple with one for each parameter group.
-        losses: the raw loss of each point.
-        smoothed_losses: the same, exponentially smoothed as the sweep went.
-        stop_reason: why this sweep ended.
-        stop_lr: the rate in use when it ended, a tuple for several groups.
-    """
-
-    lrs: tuple[Any, ...]
-    losses: tuple[float, ...]
-    smoothed_losses: tuple[float, ...]
-    stop_reason: str
-    stop_lr: Any
-
-
-class Curve:
-    """The points of one sweep as they come in.
-
-    Args:
-        rates: the planned rates of each point, from :func:`sweep_rates`.
-        smooth_f: weight of the new loss in the smoothed one, in [0, 1); 0 means no smoothing.
-        diverge_th: at least 1; a smoothed loss above ``diverge_th`` times the best one ends the sweep.
-    """
-
-    def __init__(self, rates: Sequence[Rates], smooth_f: float, diverge_th: float) -> None:
-        self.rates = rates
-        self.losses: list[float] = []
-        self.smoothed: list[float] = []
-        self._smooth_f = smooth_f
-        self._diverge_th = diverge_th
-        self._best = math.inf
-        self._all_positive = True
-        self._low, self._high = math.inf, -math.inf
-        self._range = 0.0  # of the raw losses, up to the best point so far
-
-    def add(self, loss: float) -> str | None:
-        """Record the loss of the next point.
-
-        Returns:
-            why the sweep has to stop, or None.
-        """
-        smoothed = loss
-        if self.smoothed and self._smooth_f > 0:
-            smoothed = self._smooth_f * loss + (1 - self._smooth_f) * self.smoothed[-1]
-        self.losses.append(loss)
-        self.smoothed.append(smoothed)
-        if not math.isfinite(loss):
-            return "non_finite"
-        if self._is_divergence(loss, smoothed):
-            return "divergence"
-        return "num_iter" if len(self.losses) == len(self.rates) else None
-
-    def _is_divergence(self, loss: float, smoothed: float) -> bool:
-        """Whether the smoothed loss has left for good.
-
-        While all smoothed losses are positive: when it exceeds ``diverge_th`` times the best. A ratio means nothing
-        for losses that are negative or zero, so there the rise above the best is held against the range of the losses
-        seen until the best: it may be (diverge_th - 1) times as large, the same as for a loss that fell to a value
-        equal to that range. Five points are the least that make a range.
-        """
-        settled = len(self.losses) > 5
-        self._low, self._high = min(self._low, loss), max(self._high, loss)
-        if smoothed < self._best:
-            self._best = smoothed
-            self._range = self._high - self._low
-        elif not settled:
-            self._range = self._high - self._low
-        self._all_positive = self._all_positive and smoothed > 0
-        if self._all_positive:
-            return smoothed > self._diverge_th * self._best
-        return settled and smoothed - self._best > (self._diverge_th - 1) * self._range
-
-    def freeze(self, stop_reason: str, at: int) -> SweepCurve:
-        """What was recorded, for good.
-
-        Args:
-            stop_reason: why it ended.
-            at: the index of the point whose rate was in use then.
-        """
-        return SweepCurve(
-            lrs=tuple(_plain(rates) for rates in self.rates[: len(self.losses)]),
-            losses=tuple(self.losses),
-            smoothed_losses=tuple(self.smoothed),
-            stop_reason=stop_reason,
-            stop_lr=_plain(self.rates[at]),
-        )
-
-
-def leading_lrs(lrs: Sequence[Any]) -> list[float]:
-    """One rate for each point: that of the parameter group with the largest rates.
-
-    Example:
-        >>> leading_lrs([(0.1, 0.01), (1.0, 0.1)])
-        [0.1, 1.0]
-    """
-    if not lrs or not isinstance(lrs[0], tuple):
-        return list(lrs)
-    leader = max(range(len(lrs[-1])), key=lrs[-1].__getitem__)
-    return [point[leader] for point in lrs]
-
-
-def _row(rates: Any) -> tuple[float, ...]:
-    return rates if isinstance(rates, tuple) else (rates,)
-
-
-def _plain(rates: Rates) -> Any:
-    return rates[0] if len(rates) == 1 else tuple(rates)
 
 
 @dataclass(frozen=True, repr=False)
@@ -387,7 +238,7 @@ class RangeTestResult:
 
         log = self.step_mode == "exp" if log_lr is None else log_lr
         return plotting.range_test(
-            plotting.RangeTestPicture(**self._picture(log)),
+            self._picture(log),
             ax=ax,
             title=title,
             skip_start=skip_start,
@@ -408,10 +259,9 @@ class RangeTestResult:
         Raises:
             ModuleNotFoundError: without Bokeh (``pip install ignite_lr[html]``).
         """
-        from ignite_lr import plotting
+        from ignite_lr import interactive
 
-        picture = plotting.RangeTestPicture(**self._picture(self.step_mode == "exp"))
-        return plotting.range_test_html(picture, path, title=title)
+        return interactive.range_test_html(self._picture(self.step_mode == "exp"), path, title=title)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result as JSON (RFC 8259); non-finite numbers become strings.
@@ -419,15 +269,7 @@ class RangeTestResult:
         Returns:
             the path.
         """
-        content = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            **{name: getattr(self, name) for name in _FIELDS},
-            "sweeps": [{name: getattr(sweep, name) for name in _SWEEP_FIELDS} for sweep in self.sweeps],
-        }
-        target = Path(path)
-        target.write_text(json.dumps(_to_json(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        return target
+        return write_result(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RangeTestResult:
@@ -436,27 +278,7 @@ class RangeTestResult:
         Raises:
             ValueError: if the file is no range test result.
         """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{os.fspath(path)!r} is no range test result: not JSON ({error})") from error
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ValueError(f"{os.fspath(path)!r} is no range test result: it has no format {_FORMAT!r}")
-        if content.get("version") != _VERSION:
-            raise ValueError(
-                f"{os.fspath(path)!r} has version {content.get('version')!r} of the format, "
-                f"this release reads version {_VERSION}"
-            )
-        try:
-            values = {name: _checked(name, content[name]) for name in _FIELDS}
-            sweeps = tuple(
-                SweepCurve(**{name: _checked(name, sweep[name]) for name in _SWEEP_FIELDS})
-                for sweep in content["sweeps"]
-            )
-            _check_lengths([values, *map(vars, sweeps)])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)!r} is no range test result: {error!r}") from error
-        return cls(**values, sweeps=sweeps)
+        return cls(**read_result(path))
 
     def __repr__(self) -> str:
         verdict = self._verdict
@@ -474,7 +296,7 @@ class RangeTestResult:
             f"{size}, {self.iterations} iterations>"
         )
 
-    def _picture(self, log_lr: bool) -> dict[str, Any]:
+    def _picture(self, log_lr: bool) -> RangeTestPicture:
         # groups with the same rates are one line
         groups = list(dict.fromkeys(zip(*map(_row, self.lrs), strict=True)))
         drawn = [list(zip(*map(_row, self.lrs), strict=True)).index(group) for group in groups]
@@ -483,21 +305,21 @@ class RangeTestResult:
             row = [rate] if isinstance(rate, float) else rate
             suggestions[name] = None if row is None else [row[group] for group in drawn]
         size = f"{len(self.sweeps)} sweeps of up to " if self.sweeps else ""
-        return {
-            "lrs": groups,
-            "losses": self.losses,
-            "smoothed": self.smoothed_losses,
-            "loss_name": self.loss_name,
-            "log_lr": log_lr,
-            "default": rules.DEFAULT,
-            "suggestions": suggestions,
-            "confidence": self.confidence,
-            "interval": self.interval,
-            "unstable_lr": self.unstable_lr,
-            "sweeps": [(leading_lrs(sweep.lrs), sweep.losses) for sweep in self.sweeps],
-            "note": f"{size}{len(self.losses)} points, {self.iterations} iterations; "
+        return RangeTestPicture(
+            lrs=groups,
+            losses=self.losses,
+            smoothed=self.smoothed_losses,
+            loss_name=self.loss_name,
+            log_lr=log_lr,
+            default=rules.DEFAULT,
+            suggestions=suggestions,
+            confidence=self.confidence,
+            interval=self.interval,
+            unstable_lr=self.unstable_lr,
+            sweeps=[(leading_lrs(sweep.lrs), sweep.losses) for sweep in self.sweeps],
+            note=f"{size}{len(self.losses)} points, {self.iterations} iterations; "
             f"stopped by {self.stop_reason} at lr {_text(self.stop_lr)}",
-        }
+        )
 
     def _readable(self, lrs: Sequence[float], losses: Sequence[float]) -> tuple[list[float], list[float]]:
         """What the rules can work with: a linear sweep may begin at a rate of zero, which has no logarithm."""
@@ -534,60 +356,11 @@ class RangeTestResult:
         ]
 
 
-_FIELDS = (
-    "lrs",
-    "losses",
-    "smoothed_losses",
-    "stop_reason",
-    "stop_lr",
-    "iterations",
-    "step_mode",
-    "loss_name",
-)
-_SWEEP_FIELDS = ("lrs", "losses", "smoothed_losses", "stop_reason", "stop_lr")
-_TEXTS = {"stop_reason", "step_mode", "loss_name"}
-
-
 def _text(rate: Any) -> str:
     if isinstance(rate, (list, tuple)):
         return "[" + ", ".join(f"{one:.3g}" for one in rate) + "]"
     return f"{rate:.3g}"
 
 
-def _to_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_to_json(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
-    return value
-
-
-def _checked(name: str, value: Any) -> Any:
-    """A field as it was written; the file may be anybody's."""
-    if name in _TEXTS:
-        if not isinstance(value, str):
-            raise TypeError(f"{name} must be a text, got {value!r}")
-        return value
-    if name == "iterations":
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-        return value
-    if name != "stop_lr" and not isinstance(value, list):
-        raise TypeError(f"{name} must be a list, got {value!r}")
-    return _numbers(name, value)
-
-
-def _numbers(name: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_numbers(name, item) for item in value)
-    if value in ("nan", "inf", "-inf") or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-        return float(cast("float | str", value))
-    raise TypeError(f"{name} must hold numbers, got {value!r}")
-
-
-def _check_lengths(curves: Iterable[Any]) -> None:
-    for curve in curves:
-        if not len(curve["lrs"]) == len(curve["losses"]) == len(curve["smoothed_losses"]):
-            raise ValueError("lrs, losses and smoothed_losses must have the same length")
+def _row(rates: Any) -> tuple[float, ...]:
+    return rates if isinstance(rates, tuple) else (rates,)

@@ -1,0 +1,63 @@
+"""The batches of a sweep: as many as it needs, from whatever the user has."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+__all__ = ["endless", "private_loader"]
+
+
+def private_loader(data: Any) -> Any:
+    """The data as the sweep reads it, with a warning where reading it cannot be undone."""
+    if isinstance(data, Iterator):
+        warnings.warn(
+            "the data of this range test is a one-shot iterator: the batches that the sweep takes from it are gone "
+            "for the training; pass a data loader, or make a new iterator afterwards",
+            UserWarning,
+            stacklevel=3,
+        )
+    elif isinstance(data, DataLoader) and data.persistent_workers and data.num_workers > 0:
+        warnings.warn(
+            "the data loader has persistent workers, and the random state inside them can neither be captured nor "
+            "restored: the sweep reads the same data through a private copy without persistent workers",
+            UserWarning,
+            stacklevel=3,
+        )
+        loader = copy.copy(data)
+        # the loader refuses to have this changed, but a copy that never ran does not mind
+        loader.__dict__.update(persistent_workers=False, _iterator=None)
+        return loader
+    return data
+
+
+def endless(data: Any) -> Iterator[Any]:
+    """Batches of the data, over and over, each pass a new epoch for samplers that know of epochs."""
+    taken = 0
+    epoch = 0
+    while True:
+        before = taken
+        if data is None:
+            yield None
+            continue
+        for batch in data:
+            taken += 1
+            yield batch
+        if taken == before:
+            raise RuntimeError(
+                f"the data ran dry after {taken} batches, before the sweep had its points: give it data that can be "
+                "read again, such as a DataLoader or a list, or a smaller num_iter"
+            )
+        epoch += 1
+        samplers = [getattr(data, "sampler", None), getattr(data, "batch_sampler", None)]
+        samplers.append(getattr(samplers[1], "sampler", None))
+        for index, sampler in enumerate(samplers):
+            if sampler is None or any(sampler is other for other in samplers[:index]):
+                continue
+            if hasattr(sampler, "set_epoch"):
+                present = getattr(sampler, "epoch", epoch - 1)
+                sampler.set_epoch((present if isinstance(present, int) else epoch - 1) + 1)
