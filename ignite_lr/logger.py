@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -142,16 +141,13 @@ class LRLogger:
             (mine or self._sources)[0].clippers.append(each)
 
         self._watches: weakref.WeakKeyDictionary[Engine, _Watch] = weakref.WeakKeyDictionary()
-        self._attachments: weakref.WeakKeyDictionary[Engine, _Attachment] = weakref.WeakKeyDictionary()
-        # What each logger has of each track (the order of its last record) and of each histogram (its size).
-        self._written: weakref.WeakKeyDictionary[Any, weakref.WeakKeyDictionary[Any, int]]
-        self._written = weakref.WeakKeyDictionary()
-        self._failed: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._targets: weakref.WeakKeyDictionary[Any, _Target] = weakref.WeakKeyDictionary()
         # BaseLogger.attach says nothing to its log handler before the first event, and the first update comes before.
-        self._seekers = [_Seeker(self, source) for source in self._sources]
-        for seeker in self._seekers:
-            StepHooks.of(seeker.source.optimizer).seek(seeker)
-        weakref.finalize(self, _take_off, self._watches, self._seekers).atexit = False
+        look = _while_alive(self._discover)
+        for source in self._sources:
+            source.look = look
+            StepHooks.of(source.optimizer).seek(source)
+        weakref.finalize(self, _take_off, self._watches, self._sources).atexit = False
 
     def __call__(self, engine: Engine, logger: Any = None, event_name: Any = None) -> None:
         """Write the last update of each optimizer to ``logger``, unless it has it already. Called by Ignite.
@@ -165,13 +161,13 @@ class LRLogger:
                 "LRLogger was called without a logger: use logger.attach(trainer, log_handler=LRLogger(...), "
                 "event_name=...) or LRLogger.attach(trainer, logger) instead of add_event_handler."
             )
-        writer_of(logger)  # raises where there is none
+        target = self._target(logger)
         tracks = self._watch(engine).tracks
         # on every rank, so that whatever else counts these updates learns of them at the same time everywhere
         for track in tracks:
             track.updates.resolve()
         last = [(track, track.last) for track in tracks if track.last is not None and not track.updates.suspended]
-        self._write(engine, logger, last, event_name)
+        self._write(engine, target, logger, last, event_name)
         if event_name in (Events.EPOCH_COMPLETED, Events.COMPLETED):
             self._write_histograms(engine, event_name)
 
@@ -199,18 +195,19 @@ class LRLogger:
         if every < 1:
             raise ValueError(f"every must be at least 1 update, got {every}.")
         if logger is not None:
-            writer_of(logger)
-        if trainer in self._attachments:
+            self._target(logger)  # raises where there is no way to write to it
+        watch = self._watch(trainer)
+        if watch.attachment is not None:
             raise RuntimeError(
                 "LRLogger is already attached to this trainer: attach it once, or call remove() on what the first "
                 "attach returned."
             )
-        for track in self._watch(trainer).tracks:
+        for track in watch.tracks:
             track.every = 0 if logger is None else every
         # It knows its trainer now, and need not look for one.
-        _take_off({}, self._seekers)
-        attachment = self._attachments[trainer] = _Attachment(self, trainer, logger)
-        return attachment
+        _take_off({}, self._sources)
+        watch.attachment = _Attachment(self, trainer, logger)
+        return watch.attachment
 
     def history(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         """The last updates, as many as ``history`` asked for. Reads what lies on a device, in one copy.
@@ -264,7 +261,9 @@ class LRLogger:
         restore(self._sources, state_dict)
         for watch in self._watches.values():
             for track in watch.tracks:
-                track.last, track.due = None, []
+                track.forget()
+        for target in self._targets.values():
+            target.has.clear()
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is one that is attached nowhere."""
@@ -297,41 +296,65 @@ class LRLogger:
 
     def _stop_watching(self, engine: Engine) -> None:
         """Forget a trainer that has this neither as a log handler nor attached."""
-        if engine in self._watches and engine not in self._attachments and not engine.has_event_handler(self):
-            self._watches.pop(engine).remove()
+        watch = self._watches.get(engine)
+        if watch is not None and watch.attachment is None and not engine.has_event_handler(self):
+            del self._watches[engine]
+            watch.remove()
 
-    def _write(self, engine: Engine, logger: Any, records: Sequence[tuple[Track, Record]], event_name: Any) -> None:
-        if logger in self._failed or not _is_writing_rank():
+    def _target(self, logger: Any) -> _Target:
+        """What is known of this logger, from when it is first seen."""
+        target = self._targets.get(logger)
+        if target is None:
+            target = self._targets[logger] = _Target(logger)
+        return target
+
+    def _write(
+        self,
+        engine: Engine,
+        target: _Target,
+        logger: Any,
+        records: Sequence[tuple[Track, Record]],
+        event_name: Any,
+    ) -> None:
+        if target.failed or not _is_writing_rank():
             return
-        has = self._written.setdefault(logger, weakref.WeakKeyDictionary())
         by_step: dict[int, dict[str, Any]] = {}
         for track, record in records:
-            if record.order > has.get(track, -1):
-                has[track] = record.order
+            if record.update > target.has.get(track, 0):
+                target.has[track] = record.update
                 step = self._step_of(engine, record, event_name)
                 by_step.setdefault(step, {}).update(track.source.tagged(record))
+        if not by_step:
+            return
         numbers = iter(on_host([value for values in by_step.values() for value in values.values()]))
-        write = writer_of(logger)
-        with self._errors_of(logger):
+        try:
             for step, values in by_step.items():
-                write(logger, {tag: next(numbers) for tag in values}, step)
+                target.write(logger, {tag: next(numbers) for tag in values}, step)
+        except Exception as error:
+            self._give_up(target, logger, error)
 
     def _write_histograms(self, engine: Engine, event_name: Any) -> None:
-        for logger, has in list(self._written.items()):
-            write = histogram_writer_of(logger)
+        for logger, target in list(self._targets.items()):
+            if target.write_histogram is None or target.failed:
+                continue
             for track in self._watch(engine).tracks:
-                if write is None or logger in self._failed or track not in has or track.last is None:
+                # what got no values gets no histogram: no event of it ever fired, or this is not the writing rank
+                if track not in target.has or track.last is None:
                     continue
                 for clipper in track.source.clippers:
                     name = next((name for name in clipper.metrics if name.endswith("grad_norm")), None)
                     if name is None or not hasattr(clipper, "histogram"):
                         continue
                     edges, counts = clipper.histogram()
+                    if target.has.get(clipper) == sum(counts):
+                        continue
+                    target.has[clipper] = sum(counts)
                     step = self._step_of(engine, track.last, event_name)
-                    if has.get(clipper) != sum(counts):
-                        has[clipper] = sum(counts)
-                        with self._errors_of(logger):
-                            write(logger, f"{self._prefix}clip/{name}_histogram", edges, counts, step)
+                    try:
+                        target.write_histogram(logger, f"{self._prefix}clip/{name}_histogram", edges, counts, step)
+                    except Exception as error:
+                        self._give_up(target, logger, error)
+                        return
 
     def _step_of(self, engine: Engine, record: Record, event_name: Any) -> int:
         if self._global_step_transform is None:
@@ -341,41 +364,33 @@ class LRLogger:
             raise TypeError(f"global_step_transform must return an int, got {type(step).__name__}.")
         return step
 
-    @contextmanager
-    def _errors_of(self, logger: Any) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if self._on_error == "raise":
-                raise
-            self._failed.add(logger)
-            warnings.warn(
-                f"{type(logger).__name__} failed, and LRLogger writes no more to it: {type(error).__name__}: {error}. "
-                "The training goes on.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+    def _give_up(self, target: _Target, logger: Any, error: Exception) -> None:
+        if self._on_error == "raise":
+            raise error
+        target.failed = True
+        warnings.warn(
+            f"{type(logger).__name__} failed, and LRLogger writes no more to it: {type(error).__name__}: {error}. "
+            "The training goes on.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
-class _Seeker:
-    """Finds the trainer of a logger that was not told. Holds it weakly: a logger's hooks die with it."""
+class _Target:
+    """A logger that is written to.
 
-    def __init__(self, logger: LRLogger, source: Source) -> None:
-        self._logger = weakref.ref(logger)
-        self.source = source
+    Attributes:
+        write: writes values to it.
+        write_histogram: writes a histogram to it, if it takes any.
+        has: the last update of each track that it has, and of each clipper the number of norms in its histogram.
+        failed: whether it is left alone.
+    """
 
-    @property
-    def found(self) -> bool:
-        return self.source.found
-
-    @found.setter
-    def found(self, found: bool) -> None:
-        self.source.found = found
-
-    def seek(self) -> None:
-        logger = self._logger()
-        if logger is not None:
-            logger._discover(self.source)
+    def __init__(self, logger: Any) -> None:
+        self.write = writer_of(logger)
+        self.write_histogram = histogram_writer_of(logger)
+        self.has: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self.failed = False
 
 
 class _Watch:
@@ -384,7 +399,7 @@ class _Watch:
     def __init__(self, logger: LRLogger, trainer: Engine, sources: Sequence[Source]) -> None:
         self._logger = weakref.ref(logger)
         self._trainer = weakref.ref(trainer)
-        self.tracks = [Track(source, Updates.of(trainer, source.optimizer)) for source in sources]
+        self.tracks = [Track(source, trainer, Updates.of(trainer, source.optimizer)) for source in sources]
         self._handles: list[Any] = [
             track.updates.subscribe(
                 logger, Phase.RECORD, before=track.before, counted=track.counted, completed=self._completed
@@ -395,6 +410,8 @@ class _Watch:
             for event in (Events.EPOCH_COMPLETED, Events.COMPLETED):
                 self._handles.append(trainer.add_event_handler(event, self._epoch_ended, event))
         self._event, self._handlers = self._where_attached()
+        # held: what was attached without a variable of its own stays attached
+        self.attachment: _Attachment | None = None
 
     def remove(self) -> None:
         for handle in self._handles:
@@ -412,6 +429,9 @@ class _Watch:
         return None, id(None)
 
     def _completed(self) -> None:
+        if self.attachment is not None:
+            self.attachment.write_due(self.tracks)
+            return
         trainer, logger = self._trainer(), self._logger()
         # Ignite replaces the list when a handler is removed, which is cheaper to see than to search every list.
         if trainer is None or logger is None or id(trainer._event_handlers.get(self._event)) == self._handlers:
@@ -432,14 +452,14 @@ class _Attachment:
         self._lr_logger = lr_logger
         self._trainer = weakref.ref(trainer)
         self._logger = logger
-        self._handle = trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
 
     def remove(self) -> None:
         """Take the logger off the trainer. Idempotent."""
         trainer = self._trainer()
-        self._handle.remove()
-        if trainer is not None and self._lr_logger._attachments.pop(trainer, None) is not None:
-            for track in self._lr_logger._watch(trainer).tracks:
+        watch = None if trainer is None else self._lr_logger._watches.get(trainer)
+        if trainer is not None and watch is not None and watch.attachment is self:
+            watch.attachment = None
+            for track in watch.tracks:
                 track.every, track.due = 0, []
             self._lr_logger._stop_watching(trainer)
 
@@ -451,18 +471,32 @@ class _Attachment:
     ) -> None:
         self.remove()
 
-    def _iteration_completed(self, trainer: Engine) -> None:
-        tracks = self._lr_logger._watch(trainer).tracks
-        due = [(track, record) for track in tracks for record in track.take_due()]
-        if due:
-            self._lr_logger._write(trainer, self._logger, due, Events.ITERATION_COMPLETED)
+    def write_due(self, tracks: Sequence[Track]) -> None:
+        """Write what is due of all optimizers. Called on ``Events.ITERATION_COMPLETED``."""
+        due = [(track, record) for track in tracks if track.every for record in track.take_due()]
+        trainer = self._trainer()
+        if due and trainer is not None:
+            target = self._lr_logger._target(self._logger)
+            self._lr_logger._write(trainer, target, self._logger, due, Events.ITERATION_COMPLETED)
 
 
-def _take_off(watches: Mapping[Engine, _Watch], seekers: Sequence[_Seeker]) -> None:
+def _while_alive(method: Callable[..., None]) -> Callable[..., None]:
+    """The bound method, which does nothing once its object is gone."""
+    weak = weakref.WeakMethod(method)
+
+    def call(*args: Any) -> None:
+        alive = weak()
+        if alive is not None:
+            alive(*args)
+
+    return call
+
+
+def _take_off(watches: Mapping[Engine, _Watch], sources: Sequence[Source]) -> None:
     for watch in list(watches.values()):
         watch.remove()
-    for seeker in seekers:
-        StepHooks.of(seeker.source.optimizer).remove(seeker)
+    for source in sources:
+        StepHooks.of(source.optimizer).remove(source)
 
 
 def _is_writing_rank() -> bool:

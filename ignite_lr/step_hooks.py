@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
+from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 
 __all__ = ["Seeker", "StepHooks", "Watcher", "steps_on_stack"]
@@ -97,44 +98,42 @@ class StepHooks:
     # One graph break a hook instead of a recompilation of the step when torch.compile traces it. The wrapper of
     # torch.compiler.disable costs as much as what it wraps, so an eager step goes around it.
 
-    def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
-            _tell_before_uncompiled(self, args, kwargs)
-        else:
-            self._tell_before(args, kwargs)
-
-    def _after(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
-            _tell_after_uncompiled(self)
-        else:
-            self._tell_after()
-
-    def _tell_before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        watchers = self._watchers
-        for watcher in watchers:
+    def _before(self, _: Optimizer | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if is_dynamo_compiling():
+            _before_uncompiled(self, args, kwargs)
+            return
+        for watcher in self._watchers:
             watcher.before_step(args, kwargs)
+        if self._seekers:
+            self._look(args, kwargs)
+
+    def _after(self, _: Optimizer | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if is_dynamo_compiling():
+            _after_uncompiled(self, args, kwargs)
+            return
+        for watcher in self._watchers:
+            watcher.after_step()
+
+    def _look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        told = self._watchers
         for seeker in self._seekers:
             if not seeker.found:
                 seeker.seek()
             seeker.found = False
-        if self._watchers is not watchers:
+        if self._watchers is not told:
             for watcher in self._watchers:
-                if watcher not in watchers:
+                if watcher not in told:
                     watcher.before_step(args, kwargs)
 
-    def _tell_after(self) -> None:
-        for watcher in self._watchers:
-            watcher.after_step()
-
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
-def _tell_before_uncompiled(hooks: StepHooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    hooks._tell_before(args, kwargs)
+def _before_uncompiled(hooks: StepHooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    hooks._before(None, args, kwargs)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
-def _tell_after_uncompiled(hooks: StepHooks) -> None:
-    hooks._tell_after()
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # as above
+def _after_uncompiled(hooks: StepHooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    hooks._after(None, args, kwargs)
 
 
 def steps_on_stack(optimizer: Optimizer) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from ignite.engine import Engine
 from torch.optim import Optimizer
 
 from ignite_lr import host
@@ -18,20 +20,19 @@ from ignite_lr.updates import Updates
 __all__ = ["Record", "Source", "Track", "columns", "on_host", "restore", "state_of"]
 
 _order = itertools.count()
+_no_metrics: dict[str, Any] = {}
 
 
 class Record(NamedTuple):
     """One update.
 
     Attributes:
-        order: grows from record to record, over all optimizers.
         update: the number of the update of its optimizer, from 1.
         iteration: the trainer's iteration in which it was made, from 1.
         values: one value a kind and group, kinds first: floats, or scalars on a device. None where a group has none.
         clip: the clippers' metrics by name.
     """
 
-    order: int
     update: int
     iteration: int
     values: Sequence[Any]
@@ -51,9 +52,11 @@ class Source:
 
     Attributes:
         updates: of the optimizer so far.
+        keeps_history: whether records go into ``history``.
         history: the records of the last of them.
         clippers: whose metrics belong to these updates.
         kept: the names in use, a parameter group each.
+        look: looks for the trainer of a step that nobody recorded.
         found: set by each update that is recorded; see :class:`~ignite_lr.step_hooks.Seeker`.
     """
 
@@ -69,26 +72,38 @@ class Source:
         self.name = name
         self.optimizer = optimizer
         self.updates = 0
-        self.history: deque[Record] = deque(maxlen=history)
+        self.keeps_history = history > 0
+        # with a number that grows from record to record, over all optimizers
+        self.history: deque[tuple[int, Record]] = deque(maxlen=history)
         self.clippers: list[Any] = []
         self.kept: list[str] = []
+        self.look: Callable[[Source], None] = lambda source: None
         self.found = False
         self._prefix = prefix
         self._kinds = ["lr", *kinds]
         self._more_kinds = list(kinds.values())
         self._taken = taken
+        self._tags: dict[int, list[str]] = {}  # by the number of groups
 
     def restore(self, updates: int, kept: Sequence[str]) -> None:
         """Go on from a saved state: the updates so far, and the names that were in use."""
         self.updates = updates
         self._taken.difference_update(self.kept)
         self.kept = list(kept)
+        self._tags.clear()
         self.history.clear()
         self._taken.update(self.kept)
+
+    def seek(self) -> None:
+        """A step began that nobody has recorded so far."""
+        self.look(self)
 
     def capture(self) -> list[Any]:
         """The values that an update made now would use, safe from being written over."""
         groups = self.optimizer.param_groups
+        if len(groups) == 1 and not self._more_kinds:  # the usual case, once an update
+            value = groups[0]["lr"]
+            return [value] if type(value) is float else [own(value)]
         values = [group["lr"] for group in groups]
         for kind in self._more_kinds:
             values += [kind(group) for group in groups]
@@ -100,10 +115,13 @@ class Source:
     def tagged(self, record: Record) -> dict[str, Any]:
         """The values of a record by tag."""
         groups = len(record.values) // len(self._kinds)
-        paths = self.paths(groups)
-        tags = (f"{self._prefix}{kind}/{path}" for kind in self._kinds for path in paths)
-        named = {tag: value for tag, value in zip(tags, record.values, strict=True) if value is not None}
-        return named | {f"{self._prefix}clip/{name}": value for name, value in record.clip.items()}
+        if groups not in self._tags:
+            paths = self.paths(groups)
+            self._tags[groups] = [f"{self._prefix}{kind}/{path}" for kind in self._kinds for path in paths]
+        named = {tag: value for tag, value in zip(self._tags[groups], record.values, strict=True) if value is not None}
+        for name, value in record.clip.items():
+            named[f"{self._prefix}clip/{name}"] = value
+        return named
 
     def wanted_paths(self, groups: int) -> list[str]:
         """The names that the first groups would get if nothing had been named yet."""
@@ -138,41 +156,56 @@ class Source:
 
 
 class Track:
-    """The updates that one trainer makes with a source.
+    """The updates that one trainer makes with a source. Its callbacks run once an update, and do little.
 
     Attributes:
-        last: the record of the last update, or None.
         due: records to be written by the logger's own attach, oldest first.
         every: how many updates lie between two due ones; 0: none is ever due.
     """
 
-    def __init__(self, source: Source, updates: Updates) -> None:
+    def __init__(self, source: Source, trainer: Engine, updates: Updates) -> None:
         self.source = source
         self.updates = updates
-        self.last: Record | None = None
         self.due: list[Record] = []
         self.every = 0
-        self._iteration = 0
-        self._values: list[Any] = []
+        self._trainer = weakref.ref(trainer)
+        self._coming: tuple[int, list[Any]] = (0, [])
+        self._last: tuple[int, tuple[int, list[Any]], dict[str, Any]] | None = None
+
+    @property
+    def last(self) -> Record | None:
+        """The record of the last update, if there was one."""
+        if self._last is None:
+            return None
+        update, (iteration, values), clip = self._last
+        return Record(update, iteration, values, clip)
+
+    def forget(self) -> None:
+        """Start as if no update had been made."""
+        self._last, self.due = None, []
 
     def before(self) -> None:
         """An update is about to be made."""
-        trainer = self.updates.trainer
+        trainer = self._trainer()
         if trainer is None:
             return
-        self.source.found = True
-        self._iteration = trainer.state.iteration
-        self._values = self.source.capture()
+        source = self.source
+        source.found = True
+        self._coming = (trainer.state.iteration, source.capture())
 
     def counted(self) -> None:
         """It was an update."""
         source = self.source
-        source.updates += 1
-        clip = {name: value for clipper in source.clippers for name, value in clipper.metrics.items()}
-        self.last = record = Record(next(_order), source.updates, self._iteration, self._values, clip)
-        source.history.append(record)
-        if self.every and source.updates % self.every == 0:
-            self.due.append(record)
+        source.updates = update = source.updates + 1
+        clip = _no_metrics
+        if source.clippers:
+            clip = {name: value for clipper in source.clippers for name, value in clipper.metrics.items()}
+        self._last = (update, self._coming, clip)
+        if source.keeps_history:
+            record = Record(update, *self._coming, clip)
+            source.history.append((next(_order), record))
+        if self.every and update % self.every == 0:
+            self.due.append(Record(update, *self._coming, clip))
 
     def take_due(self) -> list[Record]:
         """The records due since the last call. Waits for the device only where the last step may be due."""
@@ -199,11 +232,11 @@ def on_host(values: Sequence[Any]) -> list[Any]:
 
 def columns(sources: Sequence[Source], step: str) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
     """The histories of all sources as arrays of one length; see ``LRLogger.history``."""
-    records = [(record, source) for source in sources for record in source.history]
+    records = [(order, record, source) for source in sources for order, record in source.history]
     rows: list[dict[str, Any]] = []
     steps: list[tuple[int, int]] = []
     present: set[str] = set()
-    for record, source in sorted(records, key=lambda pair: pair[0].order):
+    for _, record, source in sorted(records, key=lambda entry: entry[0]):
         if not rows or record.iteration != steps[-1][0] or source.name in present:
             rows.append({})
             steps.append((record.iteration, 0))
@@ -224,19 +257,19 @@ def columns(sources: Sequence[Source], step: str) -> dict[str, np.ndarray[Any, n
 
 def state_of(sources: Sequence[Source]) -> dict[str, Any]:
     """All of it as plain numbers, in one copy from where they are; see :func:`restore`."""
-    records = [record for source in sources for record in source.history]
+    records = [record for source in sources for _, record in source.history]
     numbers = iter(on_host([value for record in records for value in (*record.values, *record.clip.values())]))
     state: dict[str, Any] = {}
     for source in sources:
         history = [
             {
-                "order": record.order,
+                "order": order,
                 "update": record.update,
                 "iteration": record.iteration,
                 "values": [next(numbers) for _ in record.values],
                 "clip": {name: next(numbers) for name in record.clip},
             }
-            for record in source.history
+            for order, record in source.history
         ]
         state[source.name] = {"updates": source.updates, "names": list(source.kept), "history": history}
     return state
@@ -249,7 +282,8 @@ def restore(sources: Sequence[Source], state: Mapping[str, Any]) -> None:
         source.restore(state[source.name]["updates"], state[source.name]["names"])
     for row, source in sorted(rows, key=lambda pair: int(pair[0]["order"])):
         # a new process numbers from the start
-        source.history.append(Record(**{**row, "order": next(_order)}))
+        record = Record(row["update"], row["iteration"], row["values"], row["clip"])
+        source.history.append((next(_order), record))
 
 
 def _label(group: Mapping[str, Any], index: int) -> str:

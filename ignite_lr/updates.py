@@ -14,8 +14,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from types import FrameType, GeneratorType, TracebackType
-from typing import Any, NoReturn, SupportsIndex, cast
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, SupportsIndex
 
 from ignite.engine import Engine, Events
 from ignite.engine.events import RemovableEventHandle
@@ -221,7 +221,7 @@ class Updates:
         trainer = self._trainer()
         if trainer is None or trainer._dataloader_iter is None:
             return False
-        run = cast("GeneratorType[Any, None, Any] | None", trainer._internal_run_generator)
+        run: Any = trainer._internal_run_generator
         # An engine that raised keeps its last event and its dead generator, so neither alone tells.
         if run is not None and not run.gi_running:
             return False
@@ -262,7 +262,9 @@ class Updates:
         if self._skip:
             return
         if found_inf is None:
-            self._count()
+            self.count += 1  # as _count() does, once an update
+            for callback in self._counted:
+                callback()
             return
         self._skip_flag = Readback(found_inf)
         if not self._skip_flag.is_remote:
