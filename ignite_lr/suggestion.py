@@ -189,7 +189,7 @@ def descent(lrs: Numbers, losses: Numbers) -> float:
 
 def judge(lrs: Numbers, losses: Numbers) -> Verdict:
     """What the default rule makes of one sweep; takes what ``descent`` takes, and never abstains by raising."""
-    return judge_repeats(lrs, [losses])
+    return _read(*_ready(*_curve(lrs, losses)))
 
 
 def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
@@ -257,8 +257,8 @@ def _read(x: Floats, y: Floats) -> Verdict:
     if count < MIN_POINTS:
         said = f"the sweep has {count} finite losses and the rule needs {MIN_POINTS}: lower start_lr or raise num_iter"
         return Verdict(None, 0.0, said)
-    noise = _noise(y)
-    y = _capped(y, count)
+    noise = max(_noise(y), 1e-12 * float(np.abs(y).max()), float(np.finfo(np.float64).tiny))  # rounding is noise too
+    raw, y = y, _capped(y, count)
     # The significance of the descent is that of the width that shows it best; its place is read at a width that
     # blurs little, and only as much more as the noise asks for.
     sigmas = max(_fall(y, noise, width * count).sigmas for width in _WIDTHS)
@@ -266,11 +266,11 @@ def _read(x: Floats, y: Floats) -> Verdict:
         fall = _fall(y, noise, width * count)
         if noise * fall.shrink <= 0.1 * fall.depth:
             break
-    strength = min(sigmas / MIN_SIGMAS, fall.depth / noise if noise > 0 else np.inf if fall.depth > 0 else 0.0)
+    strength = min(sigmas / MIN_SIGMAS, fall.depth / noise)
     confidence = 1 / (1 + 1 / strength) if strength > 0 else 0.0
     lowest = fall.lowest
     if strength < 1:
-        return Verdict(None, confidence, _why_not(x, fall, noise))
+        return Verdict(None, confidence, _why_not(x, raw, fall, noise))
     log_x = np.log10(x)
     done = _crossing(log_x, fall.smooth, fall.start - 0.95 * fall.depth)
     spacing = (log_x[-1] - log_x[0]) / (count - 1)
@@ -284,11 +284,11 @@ def _read(x: Floats, y: Floats) -> Verdict:
     return Verdict(lr, confidence, said)
 
 
-def _why_not(x: Floats, fall: _Fall, noise: float) -> str:
+def _why_not(x: Floats, y: Floats, fall: _Fall, noise: float) -> str:
     """Why there is no suggestion, and what to change."""
     seen = f"between {x[0]:.2g} and {x[-1]:.2g}"
-    if fall.depth <= 0 or fall.lowest < _head(len(x)):
-        if fall.smooth[-1] - fall.smooth[0] > 3 * noise:
+    if fall.sigmas < 1 or fall.lowest < _head(len(x)):
+        if np.median(y[len(y) // 4 : len(y) // 2]) > fall.start + noise:
             return f"the loss rises from the first rates on ({seen}): lower start_lr"
         return f"the model did not learn at any rate {seen}: widen the range, or look at model, loss and data"
     return (
@@ -315,16 +315,19 @@ def _fall(y: Floats, noise: float, width: float) -> _Fall:
     The starting level is the mean of that many first losses that make the descent stand out most.
     """
     smooth, shrinks = _smooth(y, max(1.0, width))
-    lowest = int(np.argmin(smooth))
+    # What comes after an explosion, half as high above the start as the descent before it was deep, is another story.
+    start = float(np.mean(y[: _head(len(y))]))
+    fallen = start - np.minimum.accumulate(smooth)
+    exploded = (fallen > MIN_SIGMAS * noise * shrinks) & (smooth - start > 0.5 * fallen)
+    lowest = int(np.argmin(smooth[: int(np.argmax(exploded))] if exploded.any() else smooth))
     shrink = float(shrinks[lowest])
     first = min(_head(len(y)), max(lowest, 1))
     counts = np.arange(first, max(lowest, first) + 1)
     levels = np.cumsum(y)[counts - 1] / counts
     depths = levels - smooth[lowest]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sigmas = depths / (noise * np.hypot(shrink, counts**-0.5))
-    best = int(np.argmax(sigmas if noise > 0 else depths))
-    return _Fall(smooth, lowest, shrink, float(levels[best]), float(depths[best]), float(np.nan_to_num(sigmas[best])))
+    sigmas = depths / (noise * np.hypot(shrink, counts**-0.5))
+    best = int(np.argmax(sigmas))
+    return _Fall(smooth, lowest, shrink, float(levels[best]), float(depths[best]), float(sigmas[best]))
 
 
 def _noise(y: Floats) -> float:
