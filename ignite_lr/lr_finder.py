@@ -26,6 +26,7 @@ from ignite_lr.range_test import RangeTestResult, swept
 from ignite_lr.snapshot import Snapshot
 from ignite_lr.sweep import Sweep, raise_failures
 from ignite_lr.sweep_plan import SweepPlan, Validation
+from ignite_lr.tensor_copies import place
 from ignite_lr.updates import suspended
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ class LRFinder:
             raise TypeError(f"Object to_save['{optimizer_key}'] should be torch optimizer, but given {type(optimizer)}")
         if logger is not None and not hasattr(getattr(logger, "writer", logger), "add_figure"):
             raise TypeError(f"logger should be a TensorboardLogger, but given {type(logger)}")
+        place(snapshot_to)  # raises for what is none
         plan = SweepPlan(
             optimizer,
             output_transform,

@@ -49,6 +49,8 @@ class Sweep(Engine):
         self._subscription = self._updates.subscribe(
             self, Phase.SCHEDULE, before=self._apply_rate, counted=self._count_update, completed=self._complete
         )
+        # not right after the update: until the iteration ends, whoever looks finds the rate that was applied
+        self.add_event_handler(Events.ITERATION_STARTED, self._apply_rate)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._go_on)
         self.add_event_handler(Events.COMPLETED, self._warn)
         self._validate = validator(plan.validation, snapshot) if plan.validation is not None else None
@@ -152,8 +154,6 @@ class Sweep(Engine):
         self._pending = 0  # of these, in the present iteration
         self._waiting = 0  # iterations since the last update
         self._micro_losses: list[float] = []
-        if self._rates:
-            set_rates(self._plan.optimizer, self._rates[0])
 
     def _setup_dataloader_iter(self) -> None:
         self._drop_batches()
@@ -177,7 +177,7 @@ class Sweep(Engine):
     # -- around updates
 
     def _apply_rate(self) -> None:
-        # again, because the training step may have a scheduler of its own
+        # also right before the update, because the training step may have a scheduler of its own
         set_rates(self._plan.optimizer, self._rates[min(self._updated, len(self._rates) - 1)])
 
     def _count_update(self) -> None:
@@ -202,7 +202,6 @@ class Sweep(Engine):
                 reason = reason or self._curve.add(loss)
             if self._bar is not None:
                 self._show(min(pending, self._bar.total - self._bar.n))
-            set_rates(self._plan.optimizer, self._rates[min(self._updated, len(self._rates) - 1)])
         elif not math.isfinite(loss):
             reason = "non_finite"
         else:
@@ -228,7 +227,7 @@ class Sweep(Engine):
     def _end_sweep(self, reason: str) -> None:
         self._stop_reason = reason
         points = len(self._curve.losses)
-        # after an update the next rate is set already, but what stopped the sweep is the one before
+        # what stopped the sweep is the rate of the last point, unless it was on the way to the next one
         at = points if reason.startswith("exception") or not points or self._micro_losses else points - 1
         sweep = self._curve.freeze(reason, min(at, len(self._rates) - 1))
         if points or not self._sweeps:

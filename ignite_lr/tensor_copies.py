@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.weak import TensorWeakRef
 
-__all__ = ["Restore", "TensorCopies"]
+__all__ = ["Restore", "TensorCopies", "place"]
 
 # Puts one value back as it was and returns it.
 Restore = Callable[[], Any]
@@ -24,7 +24,7 @@ class TensorCopies:
 
     def __init__(self, to: torch.device | str | os.PathLike[str] | None) -> None:
         self.owner = ""
-        self._device, self._directory = _place(to)
+        self._device, self._directory = place(to)
         self._made_directory = False
         self._file: Path | None = None
         self._copies: list[torch.Tensor | None] = []
@@ -187,7 +187,8 @@ def _overlaps_itself(tensor: torch.Tensor) -> bool:
     return any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
 
 
-def _place(to: torch.device | str | os.PathLike[str] | None) -> tuple[torch.device | None, Path | None]:
+def place(to: torch.device | str | os.PathLike[str] | None) -> tuple[torch.device | None, Path | None]:
+    """Where copies are to lie: on a device, in a directory, or (neither) where the originals are."""
     if to is None:
         return None, None
     if isinstance(to, torch.device):

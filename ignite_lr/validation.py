@@ -26,7 +26,7 @@ def validator(validation: Validation, snapshot: Snapshot) -> Callable[[], float]
     for event, handlers in evaluator._event_handlers.items():
         for handler, args, kwargs in handlers:
             method = handler
-            while hasattr(method, "__wrapped__"):
+            while hasattr(method, "__wrapped__") and not isinstance(getattr(method, "__self__", None), Metric):
                 method = method.__wrapped__
             if isinstance(getattr(method, "__self__", None), Metric):
                 found = True
