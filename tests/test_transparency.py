@@ -6,6 +6,7 @@ import functools
 import random
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ VARIANTS = ("plain", "batchnorm_dropout", "amp", "accumulation", "tensor_lr", "t
 ENDS = ("num_iter", "divergence", "exception", "interrupt")
 
 
-class Boom(Exception):
+class BoomError(Exception):
     """What the training step of these tests raises."""
 
 
@@ -88,17 +89,18 @@ class Training:
 
     def sweep(self, end: str) -> None:
         finder = LRFinder()
-        self.raises = {"exception": Boom, "interrupt": KeyboardInterrupt}.get(end)
+        self.raises = {"exception": BoomError, "interrupt": KeyboardInterrupt}.get(end)
         end_lr = 1e6 if end == "divergence" else 0.1
         settings = {"num_iter": SWEEP_POINTS, "start_lr": 1e-6, "end_lr": end_lr}
         if end == "divergence":
             settings["diverge_th"] = 1.5
-        try:
-            with finder.attach(self.trainer, self.to_save, **settings) as sweep, warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Run completed without loss diverging")
-                sweep.run(self.loader)
-        except (Boom, KeyboardInterrupt) as error:
-            assert self.raises is type(error)
+        with (
+            warnings.catch_warnings(),
+            nullcontext() if self.raises is None else pytest.raises(self.raises, match="in the middle of a step"),
+            finder.attach(self.trainer, self.to_save, **settings) as sweep,
+        ):
+            warnings.filterwarnings("ignore", "Run completed without loss diverging")
+            sweep.run(self.loader)
         expected = "num_iter" if self.raises is None else f"exception:{self.raises.__name__}"
         assert finder.result.stop_reason in ({"divergence", "non_finite"} if end == "divergence" else {expected})
         assert len(finder.result.lrs) > 2
