@@ -303,7 +303,11 @@ class LRLogger:
 
     def _target(self, logger: Any) -> _Target:
         """What is known of this logger, from when it is first seen."""
-        target = self._targets.get(logger)
+        try:
+            target = self._targets.get(logger)
+        except TypeError:  # cannot be a key, so it is none of those that are known
+            writer_of(logger)
+            raise
         if target is None:
             target = self._targets[logger] = _Target(logger)
         return target
