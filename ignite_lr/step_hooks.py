@@ -13,7 +13,6 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
-from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 
 __all__ = ["Seeker", "StepHooks", "Watcher", "steps_on_stack"]
@@ -96,10 +95,11 @@ class StepHooks:
             ]
 
     # One graph break a hook instead of a recompilation of the step when torch.compile traces it. The wrapper of
-    # torch.compiler.disable costs as much as what it wraps, so an eager step goes around it.
+    # torch.compiler.disable costs as much as what it wraps, so an eager step goes around it. The question has to be asked
+    # by its full name: traced under a name imported from torch.compiler it is answered with no.
 
     def _before(self, _: Optimizer | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if is_dynamo_compiling():
+        if torch.compiler.is_dynamo_compiling():
             _before_uncompiled(self, args, kwargs)
             return
         for watcher in self._watchers:
@@ -108,7 +108,7 @@ class StepHooks:
             self._look(args, kwargs)
 
     def _after(self, _: Optimizer | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if is_dynamo_compiling():
+        if torch.compiler.is_dynamo_compiling():
             _after_uncompiled(self, args, kwargs)
             return
         for watcher in self._watchers:
