@@ -34,9 +34,10 @@ class LRLogger:
     of them are read in one copy. Only rank 0 writes, and nobody waits for it.
 
     Tags: ``lr/<optimizer>``, with several parameter groups ``lr/<optimizer>/<group>``, and so for ``momentum`` and
-    ``weight_decay``; ``clip/<metric>`` of the clipper. A group is called by its ``"name"``, else ``group_<index>``.
-    A tag once used is kept, and a group added in mid-run gets a tag of its own beside it. The clipper's histogram of
-    unclipped norms goes to TensorBoard at the end of each epoch and of the run, as ``clip/grad_norm_histogram``.
+    ``weight_decay``. A group is called by its ``"name"``, else ``group_<index>``. A tag once used is kept, and a group
+    added in mid-run gets a tag of its own beside it. The clipper's metrics are ``clip/<metric>``, by the names that they
+    have in ``trainer.state.metrics``. Its histogram of unclipped norms goes to TensorBoard at the end of each epoch and
+    of the run, as ``clip/grad_norm_histogram``.
 
     Args:
         optimizer: the optimizer, or several of them by name. One alone is named by its class.
@@ -136,9 +137,9 @@ class LRLogger:
         twice = sorted({path for path in wanted if wanted.count(path) > 1})
         if twice:
             raise ValueError(f"optimizer must give every parameter group a name of its own, got twice: {twice}.")
-        for each in _clippers(clipper):
+        for each, prefix in _clippers(clipper):
             mine = [source for source in self._sources if source.optimizer is getattr(each, "optimizer", None)]
-            (mine or self._sources)[0].clippers.append(each)
+            (mine or self._sources)[0].clippers.append((each, prefix))
 
         self._watches: weakref.WeakKeyDictionary[Engine, _Watch] = weakref.WeakKeyDictionary()
         self._targets: weakref.WeakKeyDictionary[Any, _Target] = weakref.WeakKeyDictionary()
@@ -345,17 +346,17 @@ class LRLogger:
                 # what got no values gets no histogram: no event of it ever fired, or this is not the writing rank
                 if track not in target.has or track.last is None:
                     continue
-                for clipper in track.source.clippers:
-                    name = next((name for name in clipper.metrics if name.endswith("grad_norm")), None)
-                    if name is None or not hasattr(clipper, "histogram"):
+                for clipper, prefix in track.source.clippers:
+                    if not hasattr(clipper, "histogram"):
                         continue
                     edges, counts = clipper.histogram()
                     if target.has.get(clipper) == sum(counts):
                         continue
                     target.has[clipper] = sum(counts)
                     step = self._step_of(engine, track.last, event_name)
+                    tag = f"{self._prefix}clip/{prefix}grad_norm_histogram"
                     try:
-                        target.write_histogram(logger, f"{self._prefix}clip/{name}_histogram", edges, counts, step)
+                        target.write_histogram(logger, tag, edges, counts, step)
                     except Exception as error:
                         self._give_up(target, logger, error)
                         return
@@ -528,12 +529,16 @@ def _named(optimizer: Any) -> dict[str, Optimizer]:
     return dict(named)
 
 
-def _clippers(clipper: Any) -> list[Any]:
+def _clippers(clipper: Any) -> list[tuple[Any, str]]:
+    """Each clipper, with what goes before the names of its metrics."""
     clippers = [] if clipper is None else list(clipper) if isinstance(clipper, (list, tuple)) else [clipper]
     for one in clippers:
         if not hasattr(one, "metrics"):
             raise TypeError(f"clipper must be a GradNormClipper or a list of them, got {type(one).__name__}.")
-    return clippers
+    names = [getattr(one, "name", "") for one in clippers]
+    if len(set(names)) < len(names):
+        raise ValueError(f"clipper must have a name of its own where there are several, got {names}.")
+    return [(one, f"{name}_" if name else "") for one, name in zip(clippers, names, strict=True)]
 
 
 def _momentum(group: dict[str, Any]) -> Any:

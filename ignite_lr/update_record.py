@@ -54,7 +54,7 @@ class Source:
         updates: of the optimizer so far.
         keeps_history: whether records go into ``history``.
         history: the records of the last of them.
-        clippers: whose metrics belong to these updates.
+        clippers: whose metrics belong to these updates, each with what is put before the names of its metrics.
         kept: the names in use, a parameter group each.
         look: looks for the trainer of a step that nobody recorded.
         found: set by each update that is recorded; see :class:`~ignite_lr.step_hooks.Seeker`.
@@ -75,7 +75,7 @@ class Source:
         self.keeps_history = history > 0
         # with a number that grows from record to record, over all optimizers
         self.history: deque[tuple[int, Record]] = deque(maxlen=history)
-        self.clippers: list[Any] = []
+        self.clippers: list[tuple[Any, str]] = []
         self.kept: list[str] = []
         self.look: Callable[[Source], None] = lambda source: None
         self.found = False
@@ -199,7 +199,9 @@ class Track:
         source.updates = update = source.updates + 1
         clip = _no_metrics
         if source.clippers:
-            clip = {name: value for clipper in source.clippers for name, value in clipper.metrics.items()}
+            clip = {
+                prefix + name: value for clipper, prefix in source.clippers for name, value in clipper.metrics.items()
+            }
         self._last = (update, self._coming, clip)
         if source.keeps_history:
             record = Record(update, *self._coming, clip)

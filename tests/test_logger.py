@@ -69,6 +69,7 @@ class Clipper:
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
+        self.name = ""
         self.metrics: dict[str, torch.Tensor] = {}
         self.updates = 0
 
@@ -637,6 +638,20 @@ def test_the_metrics_of_the_clipper_go_with_its_update() -> None:
     assert logger.curve("a/clip/clip_threshold") == [(2, 0.5), (4, 0.5), (6, 0.5)]
 
 
+def test_clippers_with_names_keep_their_metrics_apart() -> None:
+    training = TwoOptimizers(accumulation=1, amp=False)
+    clippers = [Clipper(optimizer) for optimizer in training.optimizers.values()]
+    with pytest.raises(ValueError, match="clipper must have a name of its own where there are several"):
+        LRLogger(training.optimizers, clipper=clippers)
+    for clipper, name in zip(clippers, training.optimizers, strict=True):
+        clipper.name = name
+        clipper.attach(training.trainer)
+    logger = ListLogger()
+    LRLogger(training.optimizers, clipper=clippers).attach(training.trainer, logger)
+    training.trainer.run(DATA[:2])
+    assert logger.curve("clip/G_grad_norm") == logger.curve("clip/D_grad_norm") == [(1, 1.0), (2, 2.0)]
+
+
 def test_the_histogram_of_norms_is_written_at_the_end_of_each_epoch(tmp_path: Path) -> None:
     trainer, optimizer = supervised()
     clipper = Clipper(optimizer)
@@ -806,7 +821,7 @@ def test_an_unknown_logger_is_refused_at_the_first_event() -> None:
 def test_without_a_logger_the_call_says_how_to_attach() -> None:
     trainer, optimizer = supervised()
     trainer.add_event_handler(Events.ITERATION_COMPLETED, LRLogger(optimizer))
-    with pytest.raises(RuntimeError, match="without a logger: use logger.attach"):
+    with pytest.raises(RuntimeError, match=r"without a logger: use logger\.attach"):
         trainer.run(DATA)
 
 
