@@ -95,7 +95,7 @@ class StepHooks:
             ]
 
     # One graph break a hook instead of a recompilation of the step when torch.compile traces it. The wrapper of
-    # torch.compiler.disable costs as much as what it wraps, so an eager step goes around it. The question has to be asked
+    # torch.compiler.disable costs as much as what it wraps, so an eager step goes around it. The question must be asked
     # by its full name: traced under a name imported from torch.compiler it is answered with no.
 
     def _before(self, _: Optimizer | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
