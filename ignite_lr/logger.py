@@ -35,9 +35,9 @@ class LRLogger:
 
     Tags: ``lr/<optimizer>``, with several parameter groups ``lr/<optimizer>/<group>``, and so for ``momentum`` and
     ``weight_decay``. A group is called by its ``"name"``, else ``group_<index>``. A tag once used is kept, and a group
-    added in mid-run gets a tag of its own beside it. The clipper's metrics are ``clip/<metric>``, by the names that they
-    have in ``trainer.state.metrics``. Its histogram of unclipped norms goes to TensorBoard at the end of each epoch and
-    of the run, as ``clip/grad_norm_histogram``.
+    added in mid-run gets a tag of its own beside it. The clipper's metrics are ``clip/<metric>``, by the names that
+    they have in ``trainer.state.metrics``. Its histogram of unclipped norms goes to TensorBoard at the end of each
+    epoch and of the run, as ``clip/grad_norm_histogram``.
 
     Args:
         optimizer: the optimizer, or several of them by name. One alone is named by its class.
