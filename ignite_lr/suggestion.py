@@ -26,10 +26,11 @@ Floats = npt.NDArray[np.float64]
 
 MIN_CONFIDENCE = 0.5
 """Below this confidence the default rule abstains: the descent is less than ``MIN_SIGMAS`` standard errors deep, or
-less deep than one batch differs from the next. Twice that depth has the confidence 2/3, three times 3/4."""
+less than ``MIN_DEPTH`` of what one batch differs from the next. Twice that depth has the confidence 2/3."""
 
-MIN_SIGMAS = 4.0
-"""One flat curve in a hundred seems to descend by as much, when its noise is Gaussian."""
+MIN_SIGMAS = 3.5
+MIN_DEPTH = 0.75
+"""Together they let about one flat curve in 50 pass where there are 50 or 100 points, one in 20 where there are 20."""
 
 MIN_POINTS = 10
 """The default rule wants as many finite losses."""
@@ -148,17 +149,24 @@ def descent(lrs: Numbers, losses: Numbers) -> float:
     """The default rule: just below the end of the descent, and safely before the loss turns up.
 
     The descent is read off the raw losses, smoothed with a Gaussian over the points on both sides, so that the curve
-    does not lag behind the rates. The rule takes the geometric mean of two rates, the one at which 95% of the descent
-    is done and the one with the lowest loss, and multiplies it by ``min(1, sqrt(p / 150))``, where ``p`` is the number
-    of points per decade of rates::
+    does not lag behind the rates. With ``lr_95`` the rate at which 95% of the descent is done, ``lr_lowest`` the one
+    with the lowest loss, ``lr_edge`` the one from which on the loss stays above its start, and ``p`` the number of
+    points per decade of rates::
 
-        descent = sqrt(lr_95 * lr_lowest) * min(1, sqrt(p / 150))
+        descent = sqrt(lr_95 * lr_lowest) * min(1, sqrt(p / 200))
+        w = 1 / (1 + (s / 2) ** 2)
+        suggestion = descent ** (1 - w) * (lr_edge / 8) ** w
 
-    Why so: the end of the descent is steep and hence easy to locate, but lies too low where the loss falls twice; the
-    lowest point is where the sweep learnt most, but it wanders along a wide basin. A sweep with few points per decade
-    has no time to learn at the rates it passes, so its descent ends late, at rates too high for a training that stays
-    there; the square root is half way between a descent that ends at a fixed rate and one that ends at a fixed sum of
-    rates. A sweep of 300 points over eight decades has 37.5 points per decade and is divided by 2.
+    ``s`` is the strength of the descent: its depth over what the rule asks for at least, which is the smaller one of
+    depth / (3.5 standard errors) and depth / (0.75 of what one batch differs from the next).
+
+    Why so. The end of the descent is steep and hence easy to locate, but lies too low where the loss falls twice; the
+    lowest point is where the sweep learnt most, but it wanders along a wide basin: their geometric mean. A sweep with
+    few points per decade has no time to learn at the rates it passes, so its descent ends late, at rates too high for
+    a training that stays there; the square root is half way between a descent that ends at a fixed rate and one that
+    ends at a fixed sum of rates. A sweep of 300 points over eight decades has 37.5 points per decade and is divided by
+    2.3. A shallow descent is one that the explosion cut short: it says little about where learning is best, and the
+    edge says more.
 
     The answer does not change when losses are scaled or shifted, so negative losses are as good as any.
 
@@ -172,6 +180,11 @@ def descent(lrs: Numbers, losses: Numbers) -> float:
     Raises:
         NoSuggestionError: if the confidence is below ``MIN_CONFIDENCE``; the message says what to change.
         ValueError: if the arguments are no curve.
+
+    Note:
+        No curve shows what the first updates of a fresh optimizer do, since the sweep makes them at its smallest
+        rates. RAdam takes five plain gradient steps first: with losses in the thousands they can explode at a rate
+        that the rest of the training would bear. Scale targets and features, or warm up.
 
     Example:
         >>> lrs = [10 ** (i / 20 - 6) for i in range(121)]
@@ -266,15 +279,23 @@ def _read(x: Floats, y: Floats) -> Verdict:
         fall = _fall(y, noise, width * count)
         if noise * fall.shrink <= 0.1 * fall.depth:
             break
-    strength = min(sigmas / MIN_SIGMAS, fall.depth / noise)
+    strength = min(sigmas / MIN_SIGMAS, fall.depth / (MIN_DEPTH * noise))
     confidence = 1 / (1 + 1 / strength) if strength > 0 else 0.0
     lowest = fall.lowest
+    if strength >= 1 and lowest < 3:  # what lies below the first rates is out of sight
+        said = f"the loss turns up at {x[lowest]:.2g}, within the first points of the sweep: lower start_lr"
+        return Verdict(None, MIN_CONFIDENCE / 2, said)
     if strength < 1:
         return Verdict(None, confidence, _why_not(x, raw, fall, noise))
     log_x = np.log10(x)
-    done = _crossing(log_x, fall.smooth, fall.start - 0.95 * fall.depth)
     spacing = (log_x[-1] - log_x[0]) / (count - 1)
-    lr = 10 ** float((done + log_x[lowest]) / 2 + min(0.0, np.log10(1 / (150 * spacing)) / 2))
+    done = _crossing(log_x, fall.smooth, fall.start - 0.95 * fall.depth)
+    log_lr = (done + log_x[lowest]) / 2 + min(0.0, float(np.log10(1 / (200 * spacing))) / 2)
+    edge = _edge(raw, fall.start, noise)
+    if edge is not None:
+        weight = 1 / (1 + (strength / 2) ** 2)
+        log_lr = (1 - weight) * log_lr + weight * (log_x[edge] - np.log10(8))
+    lr = 10 ** float(log_lr)
     said = f"just below the end of the descent, {sigmas:.0f} standard errors deep, lowest at {x[lowest]:.2g}"
     turned = fall.smooth[lowest:].max() > fall.smooth[lowest] + 0.1 * fall.depth
     if not turned:
@@ -287,10 +308,13 @@ def _read(x: Floats, y: Floats) -> Verdict:
 def _why_not(x: Floats, y: Floats, fall: _Fall, noise: float) -> str:
     """Why there is no suggestion, and what to change."""
     seen = f"between {x[0]:.2g} and {x[-1]:.2g}"
+    edge = _edge(y, fall.start, noise)
+    if edge is not None and edge >= _head(len(x)):
+        seen += f"; it explodes at {x[edge]:.2g}, and a tenth of that is the best guess there is"
     if fall.sigmas < 1 or fall.lowest < _head(len(x)):
         if np.median(y[len(y) // 4 : len(y) // 2]) > fall.start + noise:
             return f"the loss rises from the first rates on ({seen}): lower start_lr"
-        return f"the model did not learn at any rate {seen}: widen the range, or look at model, loss and data"
+        return f"the model did not learn at any rate in this range ({seen}): widen it, or look at model, loss and data"
     return (
         f"the loss falls by {fall.depth:.2g} only, {fall.sigmas:.1f} standard errors, where batches differ by "
         f"{noise:.2g} ({seen}): raise num_iter or the batch size, sweep with repeats, or widen the range"
@@ -318,7 +342,7 @@ def _fall(y: Floats, noise: float, width: float) -> _Fall:
     # What comes after an explosion, half as high above the start as the descent before it was deep, is another story.
     start = float(np.mean(y[: _head(len(y))]))
     fallen = start - np.minimum.accumulate(smooth)
-    exploded = (fallen > MIN_SIGMAS * noise * shrinks) & (smooth - start > 0.5 * fallen)
+    exploded = (fallen > noise * np.maximum(MIN_DEPTH, MIN_SIGMAS * shrinks)) & (smooth - start > 0.5 * fallen)
     lowest = int(np.argmin(smooth[: int(np.argmax(exploded))] if exploded.any() else smooth))
     shrink = float(shrinks[lowest])
     first = min(_head(len(y)), max(lowest, 1))
@@ -346,6 +370,13 @@ def _smooth(y: Floats, width: float) -> tuple[Floats, Floats]:
         for values, weights in ((ones, kernel), (y, kernel), (ones, kernel**2))
     )
     return total / weight, np.sqrt(squares) / weight
+
+
+def _edge(y: Floats, start: float, noise: float) -> int | None:
+    """The last point at which the loss, smoothed a little, is not above its start; None if that is the end."""
+    smooth, _ = _smooth(np.minimum(y, start + 20 * noise), max(1.0, 0.02 * len(y)))
+    inside = np.flatnonzero(smooth <= start + noise)
+    return int(inside[-1]) if len(inside) and inside[-1] < len(y) - 1 else None
 
 
 def _crossing(x: Floats, y: Floats, level: float) -> float:

@@ -245,7 +245,7 @@ class TestAbstention:
     def test_flat_curves_seldom_pass(self, points: int) -> None:
         lrs, rng = rates(points), np.random.default_rng(0)
         passed = sum(judge(lrs, 2.3 + 0.1 * rng.standard_normal(points)).lr is not None for _ in range(200))
-        assert passed <= 8  # the documented level is one in a hundred, which short sweeps exceed a little
+        assert passed <= (14 if points == 20 else 8)  # the documented levels: one in 20, one in 50
 
     def test_did_not_learn(self) -> None:
         lrs = rates()
@@ -254,7 +254,7 @@ class TestAbstention:
             descent(lrs, losses)
 
     def test_constant_loss(self) -> None:
-        with pytest.raises(NoSuggestionError, match="did not learn at any rate between 1e-07 and 10"):
+        with pytest.raises(NoSuggestionError, match=r"did not learn at any rate in this range .between 1e-07 and 10"):
             descent(rates(), np.full(300, 2.3))
 
     def test_diverges_at_once(self) -> None:
