@@ -127,6 +127,11 @@ class ClipRecord:
         self.skipped += 1
 
     @property
+    def recent_updates(self) -> int:
+        """How many updates the recent frequency is taken over."""
+        return len(self._decisions)
+
+    @property
     def recent_frequency(self) -> float:
         """Share of the last ``window`` updates that were clipped; 0 before any."""
         return self._recent / len(self._decisions) if self._decisions else 0.0
@@ -209,9 +214,9 @@ class DeviceClipRecord:
             the recent clip frequency, a fresh 0-d float64 tensor.
         """
         finite = torch.isfinite(norm)
-        nonfinite = (counts | skipped) & ~finite
+        nonfinite = (counts | skipped) & finite.logical_not()
         self._counters.add_(torch.stack((counts, clipped, nonfinite, skipped)))
-        self.threshold.copy_(torch.where(counts, threshold, self.threshold))
+        torch.where(counts, threshold, self.threshold, out=self.threshold)
         self._decisions.add(clipped, counts)
         place = (torch.log10(norm.to(torch.float64)) - _LOWEST_DECADE) * _BINS_PER_DECADE
         # also brings what a logarithm makes of 0, inf and nan to an index

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ClipReport", "advise"]
+__all__ = ["ENOUGH", "TOO_OFTEN", "ClipReport", "advise", "judged", "line", "quantiles", "too_often"]
 
 #: Above this share of clipped updates the learning rate is too high: Deep Learning Tuning Playbook, "How can
 #: optimization failures be debugged and mitigated?".
 TOO_OFTEN = 0.5
 # medians of the older and newer half of the window that differ by more than this are called a drift
 _DRIFT = 1.5
-# fewer norms than this say nothing about a drift
-_ENOUGH = 20
+#: fewer updates than this say nothing
+ENOUGH = 20
 
 
 @dataclass(frozen=True)
@@ -72,53 +72,89 @@ def quantiles(norms: npt.NDArray[np.float32]) -> dict[int | str, float]:
     return dict(zip((50, 90, 99, "max"), at, strict=True))
 
 
+def judged(recent_frequency: float, recent_updates: int, clipped: int, updates: int) -> tuple[float, int]:
+    """The clip frequency to judge by, and over how many updates: a short window is too few.
+
+    Example:
+        >>> judged(0.4, 5, 10, 100)
+        (0.1, 100)
+    """
+    if recent_updates >= ENOUGH or not updates:
+        return recent_frequency, recent_updates
+    return clipped / updates, updates
+
+
+def line(percentile: float, updates: int) -> float:
+    """The clip frequency above which the learning rate is too high, over this many updates.
+
+    One half, and for percentiles near 50 as much more as chance makes of it: four standard deviations of a binomial.
+    A percentile below 50 is meant to clip most updates, and too few updates say nothing; then there is no line.
+
+    Example:
+        >>> line(90.0, 1000), round(line(50.0, 1000), 3), line(10.0, 1000)
+        (0.5, 0.563, inf)
+    """
+    if percentile < 50 or updates < ENOUGH:
+        return math.inf
+    nominal = 1 - percentile / 100
+    return max(TOO_OFTEN, nominal + 4 * math.sqrt(nominal * (1 - nominal) / updates))
+
+
+def too_often(frequency: float, threshold: float, norms: npt.NDArray[np.float32]) -> str:
+    """The advice for too many clipped updates, with a factor from how far the norms exceed the threshold."""
+    advice = f"{frequency:.0%} of recent updates were clipped; above {TOO_OFTEN:.0%} lower the learning rate instead"
+    ratio = float(np.median(norms)) / threshold if len(norms) and threshold > 0 else math.nan
+    if math.isfinite(ratio) and ratio > 1:
+        return f"{advice}: the typical norm is {ratio:.3g} times the threshold, so try 1/{ratio:.3g} of it."
+    return f"{advice}."
+
+
 def advise(
     *,
     updates: int,
-    recent_frequency: float,
+    skipped: int,
+    nonfinite: int,
+    frequency: float,
+    counted: int,
     percentile: float,
     threshold: float,
     norms: npt.NDArray[np.float32],
-    nonfinite: int,
-    skipped: int,
 ) -> str:
     """What follows from the counts of a clipper.
 
     Args:
         updates: optimizer updates.
-        recent_frequency: share of recent updates that were clipped, 0 to 1.
-        percentile: the one clipped at, 0 to 100. Below 50 clipping most updates is the intention.
+        skipped: steps skipped for their norm, which are no updates.
+        nonfinite: steps whose norm was not finite.
+        frequency: share of recent updates that were clipped, 0 to 1.
+        counted: over how many updates.
+        percentile: the one clipped at, 0 to 100.
         threshold: of the last update.
         norms: unclipped finite norms of recent updates, oldest first.
-        nonfinite: steps whose norm was not finite.
-        skipped: steps skipped for it, which are no updates.
 
     Returns:
         one sentence or more.
 
     Example:
-        >>> advise(updates=100, recent_frequency=0.1, percentile=90.0, threshold=2.0,
-        ...        norms=np.ones(100, np.float32), nonfinite=0, skipped=0)
+        >>> advise(updates=100, skipped=0, nonfinite=0, frequency=0.1, counted=100, percentile=90.0, threshold=2.0,
+        ...        norms=np.ones(100, np.float32))
         'Nothing to change.'
     """
     steps = updates + skipped
     if not steps:
         return "No update yet."
     sentences = []
-    if recent_frequency > TOO_OFTEN and percentile >= 50:
-        sentences.append(too_often(recent_frequency, threshold, norms))
-    if len(norms) >= _ENOUGH:
+    if frequency > line(percentile, counted):
+        sentences.append(too_often(frequency, threshold, norms))
+    if len(norms) >= ENOUGH:
         older, newer = np.array_split(norms.astype(np.float64), 2)
         before, after = float(np.median(older)), float(np.median(newer))
-        if after > _DRIFT * before:
+        if max(before, after) > _DRIFT * min(before, after):
+            rising = after > before
             sentences.append(
-                f"The norms are rising (median {before:.3g}, then {after:.3g}), so more updates are clipped than "
-                f"{1 - percentile / 100:.0%}; a shorter window follows them sooner."
-            )
-        elif before > _DRIFT * after:
-            sentences.append(
-                f"The norms are falling (median {before:.3g}, then {after:.3g}), so fewer updates are clipped than "
-                f"{1 - percentile / 100:.0%}; a shorter window follows them sooner."
+                f"The norms are {'rising' if rising else 'falling'} (median {before:.3g}, then {after:.3g}), so "
+                f"{'more' if rising else 'fewer'} updates are clipped than {1 - percentile / 100:.0%}; a shorter "
+                "window follows them sooner."
             )
     if nonfinite:
         sentences.append(
@@ -126,14 +162,3 @@ def advise(
             'on_nonfinite="skip" keeps such a step from the weights.'
         )
     return " ".join(sentences) or "Nothing to change."
-
-
-def too_often(frequency: float, threshold: float, norms: npt.NDArray[np.float32]) -> str:
-    """The advice for more than half of the updates clipped, with a factor from how far norms exceed it."""
-    advice = (
-        f"{frequency:.0%} of the recent updates were clipped; above {TOO_OFTEN:.0%}, lower the learning rate instead"
-    )
-    ratio = float(np.median(norms)) / threshold if len(norms) and threshold > 0 else math.nan
-    if math.isfinite(ratio) and ratio > 1:
-        return f"{advice}: the typical norm is {ratio:.3g} times the threshold, so try 1/{ratio:.3g} of it."
-    return f"{advice}."

@@ -24,6 +24,11 @@ OnNonfinite = Literal["count", "skip", "raise"]
 _EPSILON = 1e-6
 
 
+def reads_freely(device: torch.device) -> bool:
+    """Whether the host reads values on this device without waiting for anything."""
+    return device.type == "cpu"
+
+
 @dataclass(frozen=True)
 class Gradients:
     """The gradients of one update, as they are limited.
@@ -110,7 +115,7 @@ class UpdateClipping:
         if gradients is None:
             return  # nothing to clip, nothing to count
         device = gradients.whole.device
-        if device.type == "cpu":
+        if reads_freely(device):
             if not isinstance(self.record, ClipRecord):
                 self.load(self.state())
             self._clip_on_host(self.record, gradients, skip)  # type: ignore[arg-type] # load() made it so
@@ -187,8 +192,8 @@ class UpdateClipping:
         finite = torch.isfinite(whole)
         skipped = torch.zeros_like(counts)
         if self.enabled and self.on_nonfinite != "count":
-            if self.on_nonfinite == "skip" and self.fused.skip_where(~finite, gradients.parts.values()):
-                skipped = counts & ~finite
+            if self.on_nonfinite == "skip" and self.fused.skip_where(finite.logical_not(), gradients.parts.values()):
+                skipped = counts & finite.logical_not()
             else:
                 value, counted = host.read([whole, counts])
                 if counted and not math.isfinite(value):
@@ -196,7 +201,7 @@ class UpdateClipping:
                     self.fused.set_gradients_aside()
                     skip()
                     skipped = counts
-            counts = counts & ~skipped
+            counts = counts & skipped.logical_not()
         norms = {index: norm.to(torch.float32) for index, norm in gradients.norms.items()}
         limits = {index: record.limit(index, norm, counts) for index, norm in norms.items()}
         if gradients.apart:

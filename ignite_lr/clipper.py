@@ -18,7 +18,7 @@ from ignite.engine import Engine
 from torch.optim import Optimizer
 
 from ignite_lr.clip_record import HISTOGRAM_EDGES, ClipRecord, ClipRule
-from ignite_lr.clip_report import TOO_OFTEN, ClipReport, advise, quantiles, too_often
+from ignite_lr.clip_report import TOO_OFTEN, ClipReport, advise, judged, line, quantiles, too_often
 from ignite_lr.clip_state import ClipState
 from ignite_lr.clip_update import OnNonfinite, UpdateClipping
 from ignite_lr.fused_step import unscales
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClipReport", "GradNormClipper"]
 
-# the share of clipped updates is not judged on fewer updates than this
-_ENOUGH = 20
 # on a device the share is looked at every so many steps, and the answer taken at the next look
 _LOOK_EVERY = 100
 
@@ -131,7 +129,7 @@ class GradNormClipper:
         self._attached = 0
         self._warned = False
         self._looks = 0
-        self._look: Readback | None = None
+        self._look: tuple[Readback, int] | None = None
 
     @property
     def metrics(self) -> dict[str, torch.Tensor]:
@@ -188,11 +186,14 @@ class GradNormClipper:
         """What has been clipped so far. Reads from the device, where the norms are there."""
         state = self._clipping.state()
         norms = state.windows[0].norms if state.windows else np.zeros(0, np.float32)
-        recent_frequency = float(state.decisions.mean()) if len(state.decisions) else 0.0
+        frequency = state.clipped / state.updates if state.updates else 0.0
+        counted = len(state.decisions)
+        recent_frequency = float(state.decisions.mean()) if counted else 0.0
+        weighed, over = judged(recent_frequency, counted, state.clipped, state.updates)
         return ClipReport(
             updates=state.updates,
             clipped=state.clipped,
-            frequency=state.clipped / state.updates if state.updates else 0.0,
+            frequency=frequency,
             recent_frequency=recent_frequency,
             nominal_frequency=1 - self._clipping.rule.percentile / 100,
             threshold=state.threshold,
@@ -201,12 +202,13 @@ class GradNormClipper:
             skipped=state.skipped,
             advice=advise(
                 updates=state.updates,
-                recent_frequency=recent_frequency,
+                skipped=state.skipped,
+                nonfinite=state.nonfinite,
+                frequency=weighed,
+                counted=over,
                 percentile=self._clipping.rule.percentile,
                 threshold=state.threshold,
                 norms=norms,
-                nonfinite=state.nonfinite,
-                skipped=state.skipped,
             ),
         )
 
@@ -283,23 +285,29 @@ class GradNormClipper:
     def _look_at_frequency(self) -> None:
         """Warn once about too many clipped updates; without waiting for a device."""
         record = self._clipping.record
+        percentile = self._clipping.rule.percentile
         if isinstance(record, ClipRecord):
-            if record.updates >= _ENOUGH:
-                self._judge(record.recent_frequency)
+            frequency, counted = judged(record.recent_frequency, record.recent_updates, record.clipped, record.updates)
+            # the line is never below one half, and seldom worth its square root
+            if frequency > TOO_OFTEN and frequency > line(percentile, counted):
+                state = record.state()
+                self._warn(frequency, state.threshold, state.windows[0].norms)
             return
         self._looks += 1
         if self._looks % _LOOK_EVERY or (record.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
             return
         # the share is sent over now, and what was sent the last time has long arrived
         if self._look is not None:
-            self._judge(self._look.value())
-        self._look = Readback(record.recent_frequency())
+            frequency, counted = self._look[0].value(), self._look[1]
+            if frequency > line(percentile, counted):
+                self._warn(frequency, math.nan, np.zeros(0, np.float32))
+        # updates are no more than steps; with fewer the line would be a little higher
+        window = self._clipping.rule.window or self._looks
+        self._look = (Readback(record.recent_frequency()), min(window, self._looks))
 
-    def _judge(self, recent_frequency: float) -> None:
-        if recent_frequency > TOO_OFTEN and self._clipping.rule.percentile >= 50:
-            self._warned = True
-            state = self._clipping.state()
-            warnings.warn(too_often(recent_frequency, state.threshold, state.windows[0].norms), stacklevel=2)
+    def _warn(self, frequency: float, threshold: float, norms: npt.NDArray[np.float32]) -> None:
+        self._warned = True
+        warnings.warn(too_often(frequency, threshold, norms), stacklevel=2)
 
 
 class ClipperAttachment:

@@ -25,7 +25,7 @@ def sent(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
         dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
         return torch.zeros(array.shape, dtype=dtype, device=device)
     tensor = torch.tensor(array)
-    if device.type == "cuda":
+    if device.type == "cuda" and torch.cuda.is_available():
         tensor = tensor.pin_memory()  # from pageable memory the copy would be waited for
     return tensor.to(device, non_blocking=True)
 

@@ -88,7 +88,7 @@ def test_norm_of_norms() -> None:
     assert norm_of_norms([torch.tensor(2.0), torch.tensor(5.0)], math.inf).item() == 5.0
 
 
-# ---- shards, on two processes -----------------------------------------------------------------------------------------
+# ---- shards, on two processes
 
 
 def count_collectives() -> tuple[object, list[str]]:
