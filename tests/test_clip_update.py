@@ -299,6 +299,6 @@ def test_raise(form: str) -> None:
 
     trainer = Engine(step)
     clipper.attach(trainer)
-    with pytest.raises(RuntimeError, match="gradient norm is inf.*on_nonfinite='raise'"):
+    with pytest.raises(RuntimeError, match=r"gradient norm is inf.*on_nonfinite='raise'"):
         trainer.run([[1.0, math.inf]])
     assert torch.equal(parameter.detach(), torch.zeros(2))

@@ -182,7 +182,7 @@ def test_several_clippers_on_one_trainer() -> None:
     assert trainer.state.metrics["first_grad_norm"].item() == 3.0
     assert trainer.state.metrics["second_grad_norm"].item() == 6.0
     third = GradNormClipper(optimizers[0], name="first")
-    with pytest.raises(ValueError, match="name must differ.*'first' is taken"):
+    with pytest.raises(ValueError, match=r"name must differ.*'first' is taken"):
         third.attach(trainer)
     handles[0].remove()
     third.attach(trainer)
@@ -285,7 +285,7 @@ def test_a_step_that_raises_leaves_nothing_behind(scaled: bool, on_nonfinite: An
     if culprit == "kernel":
         optimizer.state[training.parameter]["exp_avg"] = torch.zeros(2, dtype=torch.int64)
     fail = True
-    with pytest.raises(RuntimeError, match="planted|type"):
+    with pytest.raises(RuntimeError, match=r"planted|type"):
         trainer.run([4.0, 400.0, 400.0], max_epochs=3)
     assert not {"grad_scale", "found_inf"} & set(vars(optimizer))
     assert training.parameter.grad is not None
