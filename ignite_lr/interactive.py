@@ -30,6 +30,7 @@ def range_test_html(picture: RangeTestPicture, path: str | os.PathLike[str], tit
         sizing_mode="stretch_width",
         height=520,
         tools="pan,box_zoom,wheel_zoom,reset,save",
+        active_drag="box_zoom",
         x_axis_label="Learning rate",
         y_axis_label=picture.loss_name,
     )
@@ -61,14 +62,13 @@ def range_test_html(picture: RangeTestPicture, path: str | os.PathLike[str], tit
             f"lr_{group}", "smoothed", source=source, color=color, line_width=2.5, legend_label=f"{name}smoothed"
         )
         drawn.append(line)
-    rates = [
-        (f"lr, group {group}" if several else "lr", f"@lr_{group}{{0.00e+0}}") for group in range(len(picture.lrs))
-    ]
+    rates = [(f"lr, group {group}" if several else "lr", f"@lr_{group}{{%.2e}}") for group in range(len(picture.lrs))]
     page.add_tools(
         models.HoverTool(
             renderers=drawn[:1],
             mode="vline",
-            tooltips=[*rates, ("loss", "@raw{0.0000}"), ("smoothed", "@smoothed{0.0000}")],
+            tooltips=[*rates, ("loss", "@raw{%.5g}"), ("smoothed", "@smoothed{%.5g}")],
+            formatters={f"@{column}": "printf" for column in data},
         )
     )
     marks = [(rule, found) for rule, found in picture.suggestions.items() if found is not None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -201,7 +201,8 @@ def range_test(
     suggestions: bool = True,
 ) -> Axes:
     """Draw a range test with Matplotlib; see ``RangeTestResult.plot``."""
-    ax = _axes(ax, width=9.0, height=5.0)
+    own = ax is None
+    ax = _axes(ax, width=10.0, height=4.8)
     part = picture.part(skip_start, skip_end)
     shown = [lr for lrs in picture.lrs for lr in lrs[part] if lr > 0 or not picture.log_lr]
     raw = np.asarray(picture.losses[part], dtype=np.float64)
@@ -254,18 +255,16 @@ def range_test(
     limits = picture.y_range(part)
     if limits is not None:
         ax.set_ylim(*limits)
-    _dress(ax, title, "Learning rate", picture.loss_name)
+    _dress(ax, None, "Learning rate", picture.loss_name)
     if suggestions and picture.suggestions.get(picture.default) is None:
         ax.plot([], [], linestyle="none", label="no suggestion")
-    ax.text(
-        1.0,
-        1.0,
-        _plain(picture.note),
-        transform=ax.transAxes,
-        ha="right",
-        va="bottom",
-        fontsize="x-small",
-        color="#666666",
-    )
-    ax.legend(fontsize="small", loc="best", framealpha=0.9)
+    small: dict[str, Any] = {"fontsize": "x-small", "color": "#666666"}
+    ax.text(0.0, 1.01, _plain(picture.note), transform=ax.transAxes, va="bottom", **small)
+    if title is not None:
+        ax.set_title(_plain(title), loc="left", pad=18)
+    if own:
+        # beside the curve, where it hides nothing
+        ax.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    else:
+        ax.legend(fontsize="small", loc="best", framealpha=0.9)
     return ax

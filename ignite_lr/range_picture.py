@@ -73,8 +73,8 @@ class RangeTestPicture:
             return None
         raw, smooth = raw[good], smooth[good]
         lowest = int(np.argmin(smooth))
-        before = raw[: max(lowest + 1, min(5, len(raw)))]
-        bottom, level = float(min(raw[: lowest + 1].min(), smooth.min())), float(before.max())
+        before = raw[: lowest + 1]
+        bottom, level = float(min(before.min(), smooth[lowest])), float(before.max())
         span = level - bottom or abs(level) or 1.0
         top = min(float(raw.max()), level + 0.6 * span)
         return bottom - 0.06 * span, max(top, level) + 0.06 * span
