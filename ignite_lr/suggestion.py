@@ -206,7 +206,8 @@ def _read(x: Floats, y: Floats) -> Verdict:
         weight = 1 / (1 + (strength / 2) ** 2)
         log_lr = (1 - weight) * log_lr + weight * (log_x[edge] - np.log10(8))
     lr = 10 ** float(log_lr)
-    said = f"just below the end of the descent, {sigmas:.0f} standard errors deep, lowest at {x[lowest]:.2g}"
+    depth = f"{sigmas:.0f}" if sigmas < 1000 else "more than 1000"
+    said = f"just below the end of the descent, {depth} standard errors deep, lowest at {x[lowest]:.2g}"
     turned = fall.smooth[lowest:].max() > fall.smooth[lowest] + 0.1 * fall.depth
     if not turned:
         # Half as far above the limit: the rate is a safe one, but a better one may lie beyond the sweep.
@@ -220,12 +221,13 @@ def _read(x: Floats, y: Floats) -> Verdict:
 def _why_not(x: Floats, y: Floats, fall: Fall, noise: float) -> str:
     """Why there is no suggestion, and what to change."""
     seen = f"between {x[0]:.2g} and {x[-1]:.2g}"
+    shapeless = fall.sigmas < 1 or fall.lowest < head(len(x))
+    if shapeless and np.median(y[len(y) // 4 : len(y) // 2]) > fall.start + noise:
+        return f"the loss rises from the first rates on ({seen}): lower start_lr"
     edge = find_edge(y, fall.start, noise)
     if edge is not None and edge >= head(len(x)):
         seen += f"; it explodes at {x[edge]:.2g}, and a tenth of that is the best guess there is"
-    if fall.sigmas < 1 or fall.lowest < head(len(x)):
-        if np.median(y[len(y) // 4 : len(y) // 2]) > fall.start + noise:
-            return f"the loss rises from the first rates on ({seen}): lower start_lr"
+    if shapeless:
         return f"the model did not learn at any rate in this range ({seen}): widen it, or look at model, loss and data"
     return (
         f"the loss falls by {fall.depth:.2g} only, {fall.sigmas:.1f} standard errors, where batches differ by "

@@ -235,6 +235,10 @@ class TestDefaultRule:
         few, many = rates(60), rates(600)
         assert descent(few, curve(few)) < descent(many, curve(many))
 
+    def test_sweeps_of_many_thousand_points(self) -> None:
+        many, usual = rates(40_000), rates(2_000)
+        assert descent(many, curve(many, noise=0.1)) == pytest.approx(descent(usual, curve(usual)), rel=0.1)
+
     def test_lists_and_arrays_are_the_same(self) -> None:
         lrs = rates(50)
         assert descent(lrs.tolist(), curve(lrs).tolist()) == descent(lrs, curve(lrs))
