@@ -28,16 +28,40 @@ from ignite_lr import GradNormClipper, LRFinder, LRLogger, LRSchedulerHandler, N
 FALLBACK_LR = 1e-3
 
 
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
+
+
+def percentile(text: str) -> float:
+    if not 0 <= float(text) <= 100:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 100, got {text}")
+    return float(text)
+
+
+def device(text: str) -> str:
+    try:
+        found = torch.device(text).type
+    except RuntimeError:
+        found = "none"
+    if found != "cpu" and not (found == "cuda" and torch.cuda.is_available()):
+        raise argparse.ArgumentTypeError(f"must be cpu, or cuda where there is a GPU, got {text}")
+    return text
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/digits"), help="folder for everything written")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--warmup", type=int, default=40, help="updates of warmup")
-    parser.add_argument("--percentile", type=float, default=90.0, help="of the gradient norms, where clipping starts")
-    parser.add_argument("--sweep-points", type=int, default=300, help="updates of the range test")
+    parser.add_argument("--epochs", type=positive, default=20)
+    parser.add_argument("--batch-size", type=positive, default=64)
+    parser.add_argument("--warmup", type=positive, default=40, help="updates of warmup")
+    parser.add_argument(
+        "--percentile", type=percentile, default=90.0, help="of the gradient norms, where clipping starts"
+    )
+    parser.add_argument("--sweep-points", type=positive, default=300, help="updates of the range test")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=device, default="cpu")
     parser.add_argument("--amp", action="store_true", help="mixed precision, on a GPU")
     parser.add_argument("--resume", type=Path, help="a checkpoint to go on from")
     chosen = parser.parse_args()
@@ -73,6 +97,7 @@ def network() -> nn.Module:
 
 def main(args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
+    checkpoint = None if args.resume is None else read_checkpoint(args.resume, args.device)
     args.output.mkdir(parents=True, exist_ok=True)
     train_loader, valid_loader = loaders(args.batch_size, args.device)
 
@@ -97,10 +122,12 @@ def main(args: argparse.Namespace) -> None:
 
     # 1. Find the rate. A resumed run has it in its checkpoint.
     suggestion = None
-    if args.resume is None:
+    if checkpoint is None:
         finder = LRFinder()
         to_save = {"model": model, "optimizer": optimizer}
-        with finder.attach(trainer, to_save=to_save, num_iter=args.sweep_points, logger=tb_logger) as sweep:
+        with finder.attach(
+            trainer, to_save=to_save, num_iter=args.sweep_points, start_lr=1e-6, logger=tb_logger
+        ) as sweep:
             sweep.run(train_loader)
         finder.result.plot(title="Range test on the digits").figure.savefig(args.output / "range_test.png", dpi=120)
         finder.result.to_html(args.output / "range_test.html", title="Range test on the digits")
@@ -119,7 +146,7 @@ def main(args: argparse.Namespace) -> None:
     schedule_handler.attach(trainer)
 
     # 3. Protect it.
-    clipper = GradNormClipper(optimizer, percentile=args.percentile, window=1000)
+    clipper = GradNormClipper(optimizer, percentile=args.percentile, window=100)
     clipper.attach(trainer)
 
     # 4. Record it.
@@ -138,7 +165,7 @@ def main(args: argparse.Namespace) -> None:
         metric_names="all",
         global_step_transform=global_step_from_engine(trainer),
     )
-    progress = ProgressBar()
+    progress = ProgressBar(disable=not sys.stderr.isatty())
     progress.attach(trainer, output_transform=lambda loss: {"loss": loss})
 
     @trainer.on(Events.EPOCH_COMPLETED)
@@ -158,22 +185,22 @@ def main(args: argparse.Namespace) -> None:
     }
     if args.amp:
         to_save["scaler"] = scaler
-    checkpoint = Checkpoint(
+    save = Checkpoint(
         to_save,
         DiskSaver(args.output, create_dir=False, require_empty=False),
         filename_pattern="checkpoint_{global_step}.pt",
         global_step_transform=lambda engine, _: engine.state.epoch,
         n_saved=None,
     )
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, checkpoint)
-    if args.resume is not None:
-        Checkpoint.load_objects(to_load=to_save, checkpoint=read_checkpoint(args.resume, args.device))
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, save)
+    if checkpoint is not None:
+        Checkpoint.load_objects(to_load=to_save, checkpoint=checkpoint)
 
     trainer.run(train_loader, max_epochs=args.epochs)
     tb_logger.close()
-    clipper.plot(title="Gradient norms on the digits").figure.savefig(args.output / "grad_norm.png", dpi=120)
+    clipper.plot(title="Gradient norms on the digits").savefig(args.output / "grad_norm.png", dpi=120)
 
-    accuracy = evaluator.run(valid_loader).metrics["accuracy"]
+    accuracy = evaluator.state.metrics["accuracy"]
     report = clipper.report()
     found = (
         "resumed" if args.resume else f"{FALLBACK_LR:g} (no suggestion)" if suggestion is None else f"{suggestion:.3g}"
