@@ -126,7 +126,10 @@ class UpdateClipping:
         self._clip_on_device(self.record, gradients, skip)
 
     def _gradients(self) -> Gradients | None:
-        groups = [[p.grad for p in group["params"] if p.grad is not None] for group in self.optimizer.param_groups]
+        groups = [
+            [gradient for parameter in group["params"] if (gradient := parameter.grad) is not None]
+            for group in self.optimizer.param_groups
+        ]
         if self._per_group:
             parts = {i + 1: group for i, group in enumerate(groups) if group}
         else:
