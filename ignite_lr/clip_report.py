@@ -68,7 +68,7 @@ def quantiles(norms: npt.NDArray[np.float32]) -> dict[int | str, float]:
     """
     if not len(norms):
         return {50: math.nan, 90: math.nan, 99: math.nan, "max": math.nan}
-    at: list[float] = np.percentile(norms.astype(np.float64), (50, 90, 99, 100)).tolist()
+    at = [float(value) for value in np.percentile(norms.astype(np.float64), (50, 90, 99, 100))]
     return dict(zip((50, 90, 99, "max"), at, strict=True))
 
 

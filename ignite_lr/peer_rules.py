@@ -28,7 +28,7 @@ def valley(lrs: Numbers, losses: Numbers) -> float:
     # length k + 1. The point that first reaches the greatest length ends the sequence sought.
     tails: list[float] = []
     end = 0
-    for index, value in enumerate((-y).tolist()):
+    for index, value in enumerate(map(float, -y)):
         place = bisect_left(tails, value)
         if place == len(tails):
             tails.append(value)
