@@ -25,6 +25,7 @@ class Capture:
 
     def __init__(self, tensors: TensorCopies) -> None:
         self._tensors = tensors
+        self._open: set[int] = set()  # what is being restored at the moment
         self._known: dict[int, tuple[Any, Restore]] = {}  # the value too, so that its id stays its own
 
     def __call__(self, value: Any) -> Restore:
@@ -50,8 +51,17 @@ class Capture:
         return lambda: value
 
     def _remember(self, value: Any, restore: Restore) -> Restore:
-        self._known[id(value)] = (value, restore)
-        return restore
+        def once() -> Any:
+            if id(value) in self._open:
+                return value  # a container that holds itself
+            self._open.add(id(value))
+            try:
+                return restore()
+            finally:
+                self._open.discard(id(value))
+
+        self._known[id(value)] = (value, once)
+        return once
 
     def _dict(self, value: dict[Any, Any]) -> Restore:
         items: list[tuple[Any, Restore]] = []
@@ -62,9 +72,9 @@ class Capture:
             value.update(before)
             return value
 
-        self._remember(value, restore)
+        remembered = self._remember(value, restore)
         items += [(key, self(item)) for key, item in value.items()]
-        return restore
+        return remembered
 
     def _list(self, value: list[Any] | deque[Any]) -> Restore:
         items: list[Restore] = []
@@ -75,9 +85,9 @@ class Capture:
             value.extend(before)
             return value
 
-        self._remember(value, restore)
+        remembered = self._remember(value, restore)
         items += [self(item) for item in value]
-        return restore
+        return remembered
 
     def _set(self, value: set[Any]) -> Restore:
         before = frozenset(value)
@@ -98,9 +108,9 @@ class Capture:
                 item()
             return value
 
-        self._remember(value, restore)
+        remembered = self._remember(value, restore)
         items += [self(item) for item in value if not isinstance(item, ATOMS)]
-        return restore
+        return remembered
 
     def _array(self, value: np.ndarray[Any, Any]) -> Restore:
         before = value.copy()
