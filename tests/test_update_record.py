@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from torch import nn
+
+from ignite_lr.update_record import Source, Track, columns, on_host, restore, state_of
+from ignite_lr.updates import Updates
+
+
+def made_source(lr: float | torch.Tensor = 0.1, history: int = 4, name: str = "SGD") -> tuple[Source, Track, Engine]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=lr, momentum=0.9)
+    source = Source(name, optimizer, "", {"momentum": lambda group: group["momentum"]}, set(), history)
+    trainer = Engine(lambda engine, batch: None)
+    return source, Track(source, trainer, Updates.of(trainer, optimizer)), trainer
+
+
+def update(track: Track, trainer: Engine, iteration: int) -> None:
+    trainer.state.iteration = iteration
+    track.before()
+    track.counted()
+
+
+def test_device_values_come_over_in_the_order_given() -> None:
+    assert on_host([0.5, torch.tensor(2.0), None, 3, torch.tensor([4.0])]) == [0.5, 2.0, None, 3.0, 4.0]
+    assert on_host([]) == []
+
+
+def test_a_captured_tensor_is_not_written_over() -> None:
+    lr = torch.tensor(0.5)
+    source, track, trainer = made_source(lr)
+    update(track, trainer, 1)
+    lr.fill_(9.0)
+    assert columns([source], "iteration")["lr/SGD"].item() == 0.5
+
+
+def test_a_step_that_was_no_update_leaves_the_last_record() -> None:
+    source, track, trainer = made_source()
+    update(track, trainer, 1)
+    source.optimizer.param_groups[0]["lr"] = 0.2
+    trainer.state.iteration = 2
+    track.before()
+    assert track.last is not None
+    assert (track.last.iteration, track.last.values) == (1, [0.1, 0.9])
+
+
+def test_the_names_of_groups_once_used_are_kept() -> None:
+    source, _, _ = made_source()
+    assert source.paths(1) == ["SGD"]
+    source.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "name": "head"})
+    assert source.paths(2) == ["SGD", "SGD/head"]
+    assert source.wanted_paths(2) == ["SGD/group_0", "SGD/head"]
+
+
+@pytest.mark.parametrize("step", ["iteration", "update"])
+def test_columns(step: str) -> None:
+    source, track, trainer = made_source(history=2)
+    for iteration in (3, 6, 9):
+        update(track, trainer, iteration)
+    table = columns([source], step)
+    assert table["step"].tolist() == ([6, 9] if step == "iteration" else [2, 3])
+    assert table["update"].tolist() == [2, 3]
+    np.testing.assert_array_equal(table["momentum/SGD"], [0.9, 0.9])
+
+
+def test_a_state_is_plain_numbers_and_restores_the_history() -> None:
+    source, track, trainer = made_source(torch.tensor(0.5))
+    for iteration in (1, 2):
+        update(track, trainer, iteration)
+    state = state_of([source])
+    assert state["SGD"]["names"] == []
+    assert state["SGD"]["updates"] == 2
+    assert state["SGD"]["history"][0]["values"] == [0.5, pytest.approx(0.9)]
+    other, _, _ = made_source()
+    restore([other], state)
+    assert state_of([other])["SGD"]["updates"] == 2
+    for name, values in columns([source], "iteration").items():
+        np.testing.assert_array_equal(columns([other], "iteration")[name], values)
