@@ -112,8 +112,9 @@ class LRFinder:
         Args:
             trainer: fresh, finished, interrupted, loaded or crashed: it goes on afterwards as if nothing had been.
             to_save: what the sweep changes and the end of the block restores, by name: the optimizer and every module
-                that the training step uses, in training or evaluation mode. Gradient scalers, EMA models and further
-                optimizers belong here too if the step changes them; a trainer is left alone.
+                that the training step uses. Gradient scalers, EMA models and further optimizers belong here too if the
+                step changes them; a trainer is left alone. Further optimizers that are not mentioned are restored with
+                their parameters all the same, but not the buffers and modes of their modules.
             output_transform: picks the loss out of what the process function returns: a number, or a tensor or array
                 of one element.
             num_iter: the number of points, that is of updates of the optimizer. None: as many as ``run``'s data has
@@ -317,6 +318,7 @@ class _Block:
                     self._suspended.enter_context(suspended(item))
                     swept.add(item)
             self._sweep = Sweep(trainer, self._plan, snapshot, self._finder._receive)
+            self._sweep.open()
             return self._sweep
         except BaseException as error:
             self._leave(error)

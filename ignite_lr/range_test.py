@@ -38,14 +38,20 @@ def set_rates(optimizer: Optimizer, rates: Iterable[float], *, initial: bool = F
         rates: as many rates as groups.
         initial: whether to write ``initial_lr`` too, where a scheduler has put one.
     """
-    keys = ("lr", "initial_lr") if initial else ("lr",)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        for key in keys:
-            present = group.get(key)
-            if isinstance(present, torch.Tensor):
-                present.fill_(rate)
-            elif key in group:
-                group[key] = rate
+        if type(group["lr"]) is float:
+            group["lr"] = rate  # the usual case, several times an iteration of a sweep
+        else:
+            _write(group, "lr", rate)
+        if initial and "initial_lr" in group:
+            _write(group, "initial_lr", rate)
+
+
+def _write(group: dict[str, Any], key: str, rate: float) -> None:
+    if isinstance(group[key], torch.Tensor):
+        group[key].fill_(rate)
+    else:
+        group[key] = rate
 
 
 @dataclass(frozen=True, repr=False)

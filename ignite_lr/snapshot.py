@@ -62,6 +62,7 @@ class Snapshot:
         self._parts: list[tuple[str, Restore]] = []
         self._surroundings: list[tuple[str, Restore]] = []
         self.modules: list[nn.Module] = []
+        self.optimizers: list[Optimizer] = []
         try:
             for name, item in objects.items():
                 self.add(name, item)
@@ -175,6 +176,7 @@ class Snapshot:
         self._parts = []
         self._surroundings = []
         self.modules = []
+        self.optimizers = []
         self._walk = Capture(self._tensors)
         self._tensors.close()
 
@@ -201,6 +203,7 @@ class Snapshot:
                 self._parts.append((name, bind(_set_extra_state, part, extra)))
 
     def _add_optimizer(self, name: str, optimizer: Optimizer) -> None:
+        self.optimizers.append(optimizer)
         attributes = vars(optimizer)
         keys = [
             key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events, State
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ignite_lr.curve import Curve, SweepCurve
 from ignite_lr.host import read
@@ -44,11 +47,8 @@ class Sweep(Engine):
         self._deliver = deliver
         super().__init__(Sweep._train_step)  # type: ignore[arg-type]  # an Engine calls it with itself, a Sweep
         self._original_state = trainer.state
-        self._fresh_state()
         self._updates = Updates.of(self, plan.optimizer)
-        self._subscription = self._updates.subscribe(
-            self, Phase.SCHEDULE, before=self._apply_rate, counted=self._count_update, completed=self._complete
-        )
+        self._handles: list[Any] = []
         # not right after the update: until the iteration ends, whoever looks finds the rate that was applied
         self.add_event_handler(Events.ITERATION_STARTED, self._apply_rate)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._go_on)
@@ -58,6 +58,8 @@ class Sweep(Engine):
         self._batches: Iterator[Any] | None = None
         self._bar: Any = None
         self._closed = False
+        self._stepping: int | None = None  # the thread inside the training step
+        self._world = idist.get_world_size()  # asking costs more than the rest of an iteration's bookkeeping
         self._asked_to_stop = self._deciding = False
         self._begin([])
 
@@ -124,17 +126,41 @@ class Sweep(Engine):
 
     def terminate(self, skip_completed: bool = False) -> None:
         """End the sweep after the present iteration; with several ranks, after the next that all of them finish."""
-        if idist.get_world_size() > 1 and not self._deciding:
+        if self._world > 1 and not self._deciding:
             self._asked_to_stop = True
         else:
             super().terminate(skip_completed)
 
+    def open(self) -> None:
+        """Take the trainer's place: from here on everything has to be undone by :meth:`close`."""
+        self._handles.append(
+            self._updates.subscribe(
+                self, Phase.SCHEDULE, before=self._apply_rate, counted=self._count_update, completed=self._complete
+            )
+        )
+        watch = torch.compiler.disable(self._watch_optimizer)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._handles.append(register_optimizer_step_pre_hook(watch))
+        self._fresh_state()
+        # FastaiLRFinder hands out the trainer itself, so that some run it by its own name
+        self._trainer.run = self.run  # type: ignore[method-assign]  # until close
+
     def close(self) -> None:
         """Give the trainer its state back and take every hook off. Idempotent."""
         self._closed = True
-        self._subscription.remove()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         self._drop_batches()
+        vars(self._trainer).pop("run", None)
         self._trainer.state = self._original_state
+
+    def _watch_optimizer(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        """Capture an optimizer that nobody mentioned right before its first step: whatever trains is restored."""
+        # in this thread and inside the step, because another training may be going on beside this one
+        if self._stepping == threading.get_ident() and not any(
+            optimizer is known for known in self._snapshot.optimizers
+        ):
+            self._snapshot.add(f"{type(optimizer).__name__} of the training step, not in to_save", optimizer)
 
     def _fresh_state(self) -> None:
         self.state = private_state(self._trainer, self._original_state, self._plan.optimizer)
@@ -166,7 +192,11 @@ class Sweep(Engine):
 
     def _train_step(self, batch: Any) -> Any:
         trainer = self._trainer
-        output = trainer._process_function(trainer, batch)
+        self._stepping = threading.get_ident()
+        try:
+            output = trainer._process_function(trainer, batch)
+        finally:
+            self._stepping = None
         if trainer.should_terminate or trainer.should_interrupt:
             self._asked_to_stop = True
         if trainer.should_terminate_single_epoch:
@@ -193,7 +223,7 @@ class Sweep(Engine):
             loss = math.fsum(self._micro_losses) / len(self._micro_losses)
         else:
             loss = self._validate() if pending else 0.0
-        loss, pending, stop = _agree(loss, pending, self._asked_to_stop)
+        loss, pending, stop = _agree(self._world, loss, pending, self._asked_to_stop)
         reason: str | None = None
         if pending:
             self._micro_losses = []
@@ -264,9 +294,8 @@ class Sweep(Engine):
             self._bar.update(points)
 
 
-def _agree(loss: float, updates: int, stop: bool) -> tuple[float, int, bool]:
+def _agree(world: int, loss: float, updates: int, stop: bool) -> tuple[float, int, bool]:
     """The mean loss over the ranks, and whether any of them wants to stop. One collective."""
-    world = idist.get_world_size()
     if world == 1:
         return loss, updates, stop
     device = idist.device()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -819,6 +821,79 @@ def test_an_earlier_exception_stays_the_primary_one() -> None:
     assert "disk on fire" in notes[0]
 
 
+class Impatient(Stubborn):
+    """Its owner presses Ctrl-C while it is being restored."""
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        self.value = state["value"]
+
+
+def test_ctrl_c_while_restoring_waits_until_everything_is_restored() -> None:
+    training = Training()
+    impatient = Impatient()
+    training.to_save = {"impatient": impatient, **training.to_save}
+    before = training.weights()
+    with (  # noqa: PT012 - a block is what this is about
+        pytest.raises(KeyboardInterrupt, match="^$"),
+        without_divergence(),
+        LRFinder().attach(training.trainer, training.to_save, num_iter=5) as sweep,
+    ):
+        sweep.run(training.data)
+        impatient.value = 1
+    assert impatient.value == 0
+    assert all(map(torch.equal, before, training.weights()))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_real_ctrl_c() -> None:
+    training = Training()
+    before = training.weights()
+    original = training.trainer._process_function
+
+    def step(engine: Engine, batch: Any) -> Any:
+        if engine.state.iteration == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(engine, batch)
+
+    training.trainer._process_function = step
+    finder = LRFinder()
+    with (
+        pytest.raises(KeyboardInterrupt, match="^$"),
+        finder.attach(training.trainer, training.to_save, num_iter=9) as sweep,
+    ):
+        sweep.run(training.data)
+    assert finder.result.stop_reason == "exception:KeyboardInterrupt"
+    assert len(finder.result.lrs) == 3
+    assert all(map(torch.equal, before, training.weights()))
+
+
+def test_a_block_that_cannot_begin_leaves_no_trace() -> None:
+    training = Training()
+    state, attributes = training.trainer.state, set(vars(training.trainer))
+    evaluator = Engine(lambda engine, batch: None)
+    with (
+        pytest.raises(ValueError, match="has no metrics attached"),
+        LRFinder().attach(training.trainer, training.to_save, validation=(evaluator, [], "loss")),
+    ):
+        pass
+    assert training.trainer.state is state
+    assert set(vars(training.trainer)) == attributes
+    assert not training.optimizer._optimizer_step_pre_hooks
+    assert len(training.sweep().result.lrs) == 20
+
+
+def test_the_trainer_can_be_run_by_its_own_name() -> None:
+    """As users of the original may do, which hands out the trainer itself."""
+    training = Training()
+    finder = LRFinder()
+    with without_divergence(), finder.attach(training.trainer, training.to_save, num_iter=20, end_lr=0.1):
+        training.trainer.run(training.data)
+    assert len(finder.result.lrs) == 20
+    assert "run" not in vars(training.trainer)
+    assert training.trainer.run(training.data).iteration == 10
+
+
 # -- arguments
 
 
@@ -913,6 +988,32 @@ def test_only_the_named_optimizer_is_swept() -> None:
     finder = training.sweep(optimizer_key="critic_optimizer")
     assert finder.result.lrs[0] == 1e-5
     assert training.optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_an_optimizer_that_nobody_mentioned_is_restored_too() -> None:
+    training = Training()
+    critic = nn.Linear(1, 1)
+    other = torch.optim.Adam(critic.parameters(), lr=0.3)
+    stranger = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    original = training.trainer._process_function
+
+    def step(engine: Engine, batch: Any) -> Any:
+        other.zero_grad()
+        critic(torch.ones(1, 1)).sum().backward()
+        other.step()
+        return original(engine, batch)
+
+    training.trainer._process_function = step
+    before = [parameter.detach().clone() for parameter in critic.parameters()]
+    training.sweep(repeats=2)
+    assert all(map(torch.equal, before, critic.parameters()))
+    assert not other.state
+    finder = LRFinder()
+    with without_divergence(), finder.attach(training.trainer, training.to_save, num_iter=5) as sweep:
+        sweep.run(training.data)
+        stranger.param_groups[0]["params"][0].grad = torch.ones(1)
+        stranger.step()
+    assert stranger.param_groups[0]["params"][0] != 0
 
 
 def test_validation_by_a_function() -> None:
