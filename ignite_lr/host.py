@@ -39,6 +39,9 @@ def read(values: Sequence[torch.Tensor]) -> list[float]:
     for indices in places.values():
         # float64 holds every float32 and every integer below 2**53 exactly
         together = torch.stack([values[i].detach().reshape(()).to(torch.float64) for i in indices])
+        if together.is_cuda and torch.cuda.is_available():
+            # straight into pinned memory, without the driver's own staging buffer in between
+            together = torch.empty(together.shape, dtype=together.dtype, pin_memory=True).copy_(together)
         for i, number in zip(indices, together.tolist(), strict=True):
             numbers[i] = number
     return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import threading
@@ -62,13 +63,20 @@ def _to_tensorboard(logger: Any, values: Mapping[str, float], step: int) -> None
             _wait_for_room(writer)
             writer.add_scalar(tag, value, step)
         return
+    event_of, summary_of = _protocol()
+    scalars = [summary_of.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+    event = event_of(wall_time=time.time(), step=step, summary=summary_of(value=scalars))
+    events._ev_writer.write_event(event)
+    events._worker._has_pending_data = True  # so that it is flushed when the thread next does so
+
+
+@functools.cache
+def _protocol() -> tuple[Any, Any]:
+    """The messages that event files consist of. Imported when first used: tensorboardX takes a while."""
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
 
-    scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-    event = Event(wall_time=time.time(), step=step, summary=Summary(value=scalars))
-    events._ev_writer.write_event(event)
-    events._worker._has_pending_data = True  # so that it is flushed when the thread next does so
+    return Event, Summary
 
 
 def _open_event_file(writer: Any) -> Any:

@@ -217,6 +217,42 @@ def test_an_update_that_the_scaler_skipped_is_none(fused: bool) -> None:
     assert [step for step, _ in logger.records] == [1, 3, 4]
 
 
+@pytest.mark.parametrize("attach", ["ours", "ignite"])
+def test_a_flag_that_lies_on_a_device_is_read_when_a_record_is_due(
+    attach: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA, where a fused optimizer's flag is otherwise read one update later."""
+    from ignite_lr import host
+
+    monkeypatch.setattr(host.Readback, "is_remote", property(lambda self: True))
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+
+    def step(engine: Engine, batch: Batch) -> None:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(batch[0]), batch[1])
+        scaler.scale(loss * math.inf if engine.state.iteration == 2 else loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    trainer = Engine(step)
+    seen = spy(trainer, optimizer)
+    logger = ListLogger()
+    lr_logger = LRLogger(optimizer)
+    if attach == "ours":
+        lr_logger.attach(trainer, logger, every=2)
+    else:
+        logger.attach(trainer, lr_logger, Events.ITERATION_COMPLETED)
+    known: list[int] = []  # updates that are settled when the user's handlers run
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: known.append(lr_logger._sources[0].updates))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, Decay(optimizer))
+    trainer.run(DATA[:4])
+    assert logger.curve("lr/SGD") == [seen[index] for index in ([2] if attach == "ours" else [0, 2, 3])]
+    # update 3 is not due: its flag waits for the next update
+    assert known == ([0, 1, 2, 2] if attach == "ours" else [1, 1, 2, 3])
+
+
 def test_a_scheduler_registered_after_the_logger_found_its_trainer_still_comes_first() -> None:
     trainer, optimizer = supervised()
 
