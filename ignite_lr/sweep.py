@@ -156,10 +156,9 @@ class Sweep(Engine):
 
     def _watch_optimizer(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Capture an optimizer that nobody mentioned right before its first step: whatever trains is restored."""
-        # in this thread and inside the step, because another training may be going on beside this one
-        if self._stepping == threading.get_ident() and not any(
-            optimizer is known for known in self._snapshot.optimizers
-        ):
+        if optimizer is self._plan.optimizer or self._stepping != threading.get_ident():
+            return  # the usual case, or another training that goes on in a thread beside this one
+        if not any(optimizer is known for known in self._snapshot.optimizers):
             self._snapshot.add(f"{type(optimizer).__name__} of the training step, not in to_save", optimizer)
 
     def _fresh_state(self) -> None:

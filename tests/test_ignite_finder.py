@@ -299,7 +299,7 @@ def test_lr_suggestion_unexpected_curve(optimizer: SGD) -> None:
     finder = LRFinder()
     with finder.attach(Engine(step), {"optimizer": optimizer}, diverge_th=1000) as sweep:
         sweep.run(range(100))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="loss"):
         finder.lr_suggestion()
 
 

@@ -835,7 +835,7 @@ def test_ctrl_c_while_restoring_waits_until_everything_is_restored() -> None:
     training.to_save = {"impatient": impatient, **training.to_save}
     before = training.weights()
     with (  # noqa: PT012 - a block is what this is about
-        pytest.raises(KeyboardInterrupt, match="^$"),
+        pytest.raises(KeyboardInterrupt, match=r"^$"),
         without_divergence(),
         LRFinder().attach(training.trainer, training.to_save, num_iter=5) as sweep,
     ):
@@ -859,7 +859,7 @@ def test_a_real_ctrl_c() -> None:
     training.trainer._process_function = step
     finder = LRFinder()
     with (
-        pytest.raises(KeyboardInterrupt, match="^$"),
+        pytest.raises(KeyboardInterrupt, match=r"^$"),
         finder.attach(training.trainer, training.to_save, num_iter=9) as sweep,
     ):
         sweep.run(training.data)
