@@ -60,11 +60,17 @@ def peers(names: list[str], run: bool) -> Suggestions:
 
 
 class Row:
-    """One line of the table: how one rule did on some cells."""
+    """One line of the table: how one rule did on some cells.
+
+    A rule that abstains looks better than one that always answers, so there are two columns beside its own curves:
+    ``shared`` holds the curves on which ``descent`` answers, and ``strict`` counts each abstention as a regret of 1.
+    """
 
     def __init__(self, rule: str, asked: Suggestions, cells: dict[str, Any]) -> None:
         self.rule, self.asked, self.abstained = rule, 0, 0
         self.regret: dict[str, list[float]] = {horizon: [] for horizon in oracle.HORIZONS}
+        self.shared: dict[str, list[float]] = {horizon: [] for horizon in oracle.HORIZONS}
+        self.strict: dict[str, list[float]] = {horizon: [] for horizon in oracle.HORIZONS}
         rates: dict[str, list[float]] = {}
         for key, answers in asked.items():
             if rule not in answers:
@@ -74,10 +80,16 @@ class Row:
             self.asked += 1
             if lr is None:
                 self.abstained += 1
+                for values in self.strict.values():
+                    values.append(1.0)
                 continue
             rates.setdefault(f"{task}/{optimizer}", []).append(math.log10(lr))
             for horizon, values in self.regret.items():
-                values.append(sweeps.regret_at(cells[f"{task}/{optimizer}/{horizon}"], lr))
+                regret = sweeps.regret_at(cells[f"{task}/{optimizer}/{horizon}"], lr)
+                values.append(regret)
+                self.strict[horizon].append(regret)
+                if answers.get("descent") is not None:
+                    self.shared[horizon].append(regret)
         spread = [np.std(group, ddof=1) for group in rates.values() if len(group) > 1]
         self.sd = (float(np.mean(spread)), float(np.median(spread))) if spread else (0.0, 0.0)
 
@@ -89,8 +101,11 @@ class Row:
                 f"{regret.mean():.3f} {np.median(regret):.3f} {np.quantile(regret, 0.9):.3f} "
                 f"{np.mean(regret > 0.1):4.0%} {np.mean(regret > 0.5):5.1%}"
             )
-        parts.append(f"{self.sd[0]:.2f} {self.sd[1]:.2f}")
-        parts.append(f"{self.abstained / self.asked:5.1%}")
+        parts.append(f"{self.sd[0]:8.2f} {self.sd[1]:8.2f}")
+        parts.append(f"{self.abstained / self.asked:8.1%}")
+        for kind in (self.shared, self.strict):
+            means = [f"{np.mean(values):.3f}" if values else "-" for values in kind.values()]
+            parts.append(f"{' '.join(means):11}")
         return " | ".join(parts)
 
 
@@ -103,7 +118,7 @@ HALVES = {"choose": ("choose",), "report": ("report",), "unseen": ("unseen",), "
 
 HEADER = (
     f"{'rule':16} | {'short: mean med. p90 >.1  >.5':31} | {'long: mean med. p90 >.1  >.5':31} "
-    "| sd: mean, median | abstains"
+    "| sd: mean, median | abstains | same curves | strict"
 )
 
 
