@@ -5,7 +5,7 @@
 
 149 gradients with 10 million elements on the CPU, one update in ten clipped. All contestants work in turn on gradients
 just written, in one run, and a figure is the ratio to the reference in that run: 0.9 of the time of an update that is
-not clipped and 0.1 of one that is. The time is that of the fastest tenth, which a busy machine disturbs least.
+not clipped and 0.1 of one that is. Times are those that the one thread spent computing, medians over all rounds.
 Contestants whose package is missing are left out: ``pip install autoclip zclip``.
 """
 
@@ -90,7 +90,7 @@ class Contestant:
 
     def time(self, clipped: bool) -> float:
         """Microseconds an update."""
-        return 1e6 * statistics.quantiles(self.times[clipped], n=10)[0]
+        return 1e6 * statistics.median(self.times[clipped])
 
     def cost(self) -> float:
         """Microseconds an update, one in ten clipped."""
@@ -107,9 +107,9 @@ def measure(trainer: Engine, contestants: list[Contestant], rounds: int) -> None
             order.shuffle(contestants)
             for contestant in contestants:
                 prepare(contestant.parameters, clipped)
-                start = time.perf_counter()
+                start = time.thread_time()
                 contestant.act()
-                seconds = time.perf_counter() - start
+                seconds = time.thread_time() - start
                 if index >= 8:
                     contestant.times[clipped].append(seconds)
 
@@ -136,7 +136,10 @@ def handlers(rounds: int) -> None:
     parameters = made_parameters()
     model = nn.Module()
     model.parameters = lambda recurse=True: iter(parameters)  # type: ignore[method-assign,assignment] # for ZClip
+    nothing = Nothing(parameters)
+    empty = Contestant("an empty step", nothing.step, parameters)
     contestants = [
+        empty,
         Contestant(
             "clip_grad_norm_(foreach=True)", lambda: clip_grad_norm_(parameters, 0.95, foreach=True), parameters
         ),
@@ -180,6 +183,13 @@ def handlers(rounds: int) -> None:
         print("autoclip is not installed")
 
     measure(trainer, contestants, rounds)
+    for contestant in contestants:
+        if contestant.name.startswith("GradNormClipper"):
+            # a handler is what it adds to a step
+            for kind, times in contestant.times.items():
+                without = statistics.median(empty.times[kind])
+                contestant.times[kind] = [seconds - without for seconds in times]
+    contestants.remove(empty)
     table("clipping alone", contestants, "clip_grad_norm_(foreach=True)")
     by_name = {contestant.name: contestant.cost() for contestant in contestants}
     ratio = by_name["GradNormClipper, window 1,000,000"] / by_name["GradNormClipper, window 1,000"]
@@ -224,6 +234,7 @@ def table(title: str, contestants: list[Contestant], reference: str) -> None:
 
 def main() -> None:
     """Run from the command line."""
+    torch.set_num_threads(1)  # so that the time of one thread is all of it
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds")
     rounds = 60 if parser.parse_args().quick else 400

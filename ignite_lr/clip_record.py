@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ignite_lr.clip_rule import ClipRule
 from ignite_lr.clip_state import BINS, STRETCH, ClipState, NormWindow
 from ignite_lr.device_ring import DeviceRing, sent
 from ignite_lr.percentile import DeviceRunningPercentile, RunningPercentile
 
-__all__ = ["HISTOGRAM_EDGES", "ClipRecord", "ClipRule", "DeviceClipRecord", "histogram_bin"]
+__all__ = ["HISTOGRAM_EDGES", "ClipRecord", "DeviceClipRecord", "histogram_bin"]
 
 # Twenty bins a decade, a resolution of 12%, over all norms that occur; one more bin at each end for the rest.
 _BINS_PER_DECADE = 20
@@ -48,23 +48,6 @@ def histogram_bin(norm: float) -> int:
     if norm < HISTOGRAM_EDGES[1]:
         return 0
     return min(int((math.log10(norm) - _LOWEST_DECADE) * _BINS_PER_DECADE) + 1, BINS - 1)
-
-
-@dataclass(frozen=True)
-class ClipRule:
-    """How a threshold follows from norms.
-
-    Attributes:
-        percentile: of the norms in the window, the present one included; 0 to 100.
-        window: how many norms, and for the recent frequency how many updates, are looked back at; None for all.
-        warmup_updates: there is no threshold before more norms than this.
-        max_norm: a threshold is never above it.
-    """
-
-    percentile: float = 90.0
-    window: int | None = 1000
-    warmup_updates: int = 0
-    max_norm: float = math.inf
 
 
 class ClipRecord:

@@ -11,7 +11,8 @@ import torch
 from torch.optim import Optimizer
 
 from ignite_lr import host
-from ignite_lr.clip_record import ClipRecord, ClipRule, DeviceClipRecord
+from ignite_lr.clip_record import ClipRecord, DeviceClipRecord
+from ignite_lr.clip_rule import ClipRule
 from ignite_lr.clip_state import ClipState
 from ignite_lr.fused_step import FusedStep, unscales
 from ignite_lr.grad_norm import global_norm, norm_of_norms, plain, scale_

@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from numbers import Integral, Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -17,8 +16,9 @@ import torch
 from ignite.engine import Engine
 from torch.optim import Optimizer
 
-from ignite_lr.clip_record import HISTOGRAM_EDGES, ClipRecord, ClipRule
+from ignite_lr.clip_record import HISTOGRAM_EDGES, ClipRecord
 from ignite_lr.clip_report import TOO_OFTEN, ClipReport, advise, judged, line, quantiles, too_often
+from ignite_lr.clip_rule import ClipRule, check_positive
 from ignite_lr.clip_state import ClipState
 from ignite_lr.clip_update import OnNonfinite, UpdateClipping
 from ignite_lr.fused_step import unscales
@@ -101,28 +101,15 @@ class GradNormClipper:
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}.")
-        _check_number("percentile", percentile)
-        if not 0 <= percentile <= 100:
-            raise ValueError(f"percentile must be between 0 and 100, got {percentile}.")
-        if window is not None:
-            _check_integer("window", window, 1, " or None")
-        _check_integer("warmup_updates", warmup_updates, 0)
-        for argument, value in (("max_norm", max_norm), ("norm_type", norm_type)):
-            if argument == "max_norm" and value is None:
-                continue
-            _check_number(argument, value)
-            if not value > 0:  # type: ignore[operator] # None was passed over
-                raise ValueError(f"{argument} must be positive, got {value}.")
-        if on_nonfinite not in get_args(OnNonfinite):
+        rule = ClipRule.checked(percentile, window, warmup_updates, max_norm)
+        check_positive("norm_type", norm_type)
+        if not isinstance(on_nonfinite, str) or on_nonfinite not in get_args(OnNonfinite):
             raise ValueError(f"on_nonfinite must be one of {get_args(OnNonfinite)}, got {on_nonfinite!r}.")
         for argument, flag in (("per_group", per_group), ("enabled", enabled)):
             if not isinstance(flag, bool):
                 raise TypeError(f"{argument} must be a bool, got {type(flag).__name__}: {flag!r}.")
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}: {name!r}.")
-        ceiling = math.inf if max_norm is None else float(max_norm)
-        window = None if window is None else int(window)
-        rule = ClipRule(float(percentile), window, int(warmup_updates), ceiling)
         self.optimizer = optimizer
         self.name = name
         self._clipping = UpdateClipping(optimizer, rule, float(norm_type), on_nonfinite, per_group, enabled)
@@ -343,15 +330,3 @@ class ClipperAttachment:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.remove()
-
-
-def _check_number(argument: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{argument} must be a number, got {type(value).__name__}: {value!r}.")
-
-
-def _check_integer(argument: str, value: object, least: int, otherwise: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{argument} must be an int{otherwise}, got {type(value).__name__}: {value!r}.")
-    if int(value) < least:
-        raise ValueError(f"{argument} must be at least {least}{otherwise}, got {value}.")

@@ -8,8 +8,6 @@ a wait.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
-
 import torch
 from torch.optim import Optimizer
 
@@ -17,8 +15,6 @@ from ignite_lr.grad_norm import is_distributed
 from ignite_lr.step_guard import StepGuard
 
 __all__ = ["FusedStep", "unscales"]
-
-_ABSENT = object()
 
 
 def unscales(optimizer: Optimizer) -> bool:
@@ -36,11 +32,10 @@ class FusedStep:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._guard: StepGuard | None = None
-        self._attributes: dict[str, Any] = {}
         self._gradients: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def guard(self) -> None:
-        """From now on, take everything back behind a step that raises too."""
+        """From now on, guard the optimizer's steps: behind a guarded one everything is taken back in any case."""
         if self._guard is None:
             self._guard = StepGuard.of(self._optimizer)
             self._guard.add(self._step_ended)
@@ -87,20 +82,14 @@ class FusedStep:
                     parameter.grad = None
 
     def undo(self) -> None:
-        """Bring everything back to what it was before. Idempotent."""
-        for name, value in self._attributes.items():
-            if value is not _ABSENT:
-                setattr(self._optimizer, name, value)
-            else:
-                vars(self._optimizer).pop(name, None)
-        self._attributes.clear()
+        """Bring back the gradients that were set aside. Idempotent."""
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
         self._gradients.clear()
 
     def _set(self, name: str, value: torch.Tensor) -> None:
-        self._attributes.setdefault(name, getattr(self._optimizer, name, _ABSENT))
-        setattr(self._optimizer, name, value)
+        assert self._guard is not None  # obeys() said so
+        self._guard.set(name, value)
 
     def _step_ended(self, raised: bool) -> None:
         self.undo()

@@ -19,7 +19,7 @@ import torch
 __all__ = ["global_norm", "is_distributed", "norm_of_norms", "plain", "scale_"]
 
 _HALF = (torch.float16, torch.bfloat16)
-_DEVICE, _DTYPE, _LAYOUT = attrgetter("device"), attrgetter("dtype"), attrgetter("layout")
+_DTYPE, _LAYOUT = attrgetter("dtype"), attrgetter("layout")
 
 
 def global_norm(gradients: Sequence[torch.Tensor], norm_type: float = 2.0) -> torch.Tensor:
@@ -140,9 +140,9 @@ def _all_plain(gradients: Sequence[torch.Tensor]) -> bool:
 
 def _alike(tensors: Sequence[torch.Tensor]) -> Iterator[tuple[torch.device, torch.dtype, list[torch.Tensor]]]:
     """The tensors by device and dtype, in the order in which these first come."""
-    devices, dtypes = set(map(_DEVICE, tensors)), set(map(_DTYPE, tensors))
-    if len(devices) == len(dtypes) == 1:
-        yield devices.pop(), dtypes.pop(), list(tensors)
+    dtypes = set(map(_DTYPE, tensors))
+    if len(dtypes) == 1 and len(set(map(torch.Tensor.get_device, tensors))) == 1:
+        yield tensors[0].device, dtypes.pop(), list(tensors)
         return
     groups: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
     for tensor in tensors:

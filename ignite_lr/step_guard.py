@@ -1,4 +1,4 @@
-"""Clean-up behind ``optimizer.step()``, however it ends.
+"""What lasts for one ``optimizer.step()``, and is cleaned up behind it however it ends.
 
 A step post hook does not run when the step raises, be it in the kernel or in another hook. What must not outlive a
 step, such as a clipping factor that a fused optimizer would apply once more, is therefore undone in a ``finally``
@@ -18,6 +18,8 @@ from torch.optim import Optimizer
 
 __all__ = ["StepGuard"]
 
+_ABSENT = object()
+
 # Held by the wrapper, and so by the optimizer alone: it takes its guard with it.
 _by_optimizer: weakref.WeakValueDictionary[int, StepGuard] = weakref.WeakValueDictionary()
 
@@ -35,6 +37,7 @@ class StepGuard:
     def __init__(self, optimizer: Optimizer) -> None:
         self.active = False
         self._clean_ups: list[Callable[[bool], None]] = []
+        self._before: dict[str, Any] = {}
         self._optimizer = weakref.ref(optimizer)
         self._wrapper: Any = None
         self._wrapped: Any = None
@@ -52,6 +55,17 @@ class StepGuard:
         if not self._clean_ups:
             self._install()
         self._clean_ups.append(clean_up)
+
+    def set(self, name: str, value: object) -> None:
+        """Set an attribute of the optimizer until the step under way has ended.
+
+        It is kept here how the attribute was before the first of several handlers set it.
+        """
+        optimizer = self._optimizer()
+        assert self.active  # or nothing would clean up
+        assert optimizer is not None  # it is in its step
+        self._before.setdefault(name, getattr(optimizer, name, _ABSENT))
+        setattr(optimizer, name, value)
 
     def discard(self, clean_up: Callable[[bool], None]) -> None:
         """Take one back; the last one takes the wrapper with it."""
@@ -79,6 +93,7 @@ class StepGuard:
                 return result
             finally:
                 guard.active = False
+                guard._restore(self)
                 for clean_up in guard._clean_ups:
                     clean_up(raised)
 
@@ -87,6 +102,14 @@ class StepGuard:
         self._wrapped = optimizer.__dict__.get("step")
         self._wrapper = types.MethodType(skipped, optimizer)
         optimizer.step = self._wrapper  # type: ignore[method-assign] # a wrapper for this instance alone is the point
+
+    def _restore(self, optimizer: Optimizer) -> None:
+        for name, value in self._before.items():
+            if value is not _ABSENT:
+                setattr(optimizer, name, value)
+            else:
+                vars(optimizer).pop(name, None)
+        self._before.clear()
 
     def _uninstall(self) -> None:
         optimizer = self._optimizer()

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ignite_lr import host
-from ignite_lr.clip_record import HISTOGRAM_EDGES, ClipRecord, ClipRule, DeviceClipRecord, histogram_bin
+from ignite_lr.clip_record import HISTOGRAM_EDGES, ClipRecord, DeviceClipRecord, histogram_bin
+from ignite_lr.clip_rule import ClipRule
 from ignite_lr.clip_state import ClipState
 
 CPU = torch.device("cpu")

@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events, create_supervised_trainer
 from ignite.handlers.tensorboard_logger import TensorboardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch._dynamo.testing import CompileCounter
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from ignite_lr.clipper import ClipReport, GradNormClipper
 
@@ -183,6 +186,16 @@ def test_several_clippers_on_one_trainer() -> None:
         third.attach(trainer)
     handles[0].remove()
     third.attach(trainer)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_two_clippers_on_one_optimizer_act_one_after_the_other(fused: bool) -> None:
+    training = Training(fused=fused)
+    for ceiling, name in ((4.0, "first"), (3.0, "second")):
+        GradNormClipper(training.optimizer, max_norm=ceiling, name=name).attach(training.trainer)
+    training.trainer.run([8.0, 3.5, 1.0])
+    assert training.clipped_to() == [3.0, 3.0, 1.0]
+    assert not {"grad_scale", "found_inf"} & set(vars(training.optimizer))
 
 
 def test_metrics_go_to_an_ignite_logger(tmp_path: Path) -> None:
@@ -511,3 +524,64 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     resumed.trainer.run(lognormal(40)[23:])
     assert resumed.norms == whole.norms[23:]
     assert clippers[1].report() == clippers[0].report()
+
+
+# ---- shards, on two processes
+
+
+def _train_sharded(rank: int, store: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    try:
+        for fused in (False, True):
+            for on_nonfinite in ("count", "skip"):
+                torch.manual_seed(0)
+                model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+                fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+                optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=fused)
+                clipper = GradNormClipper(optimizer, percentile=50.0, window=5, on_nonfinite=on_nonfinite)
+                found = _train_model(model, optimizer, clipper)
+                weights = [parameter.full_tensor().detach() for parameter in model.parameters()]
+                torch.save((found, weights), Path(folder) / f"{fused}-{on_nonfinite}-{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def _train_model(model: nn.Module, optimizer: torch.optim.Optimizer, clipper: GradNormClipper) -> list[list[float]]:
+    """Train on the same batches on every rank, one of them not finite. Returns norms and thresholds."""
+    batches = [(1 + i % 3) * torch.randn(4, 3, generator=torch.Generator().manual_seed(i)) for i in range(12)]
+    found: list[list[float]] = []
+
+    def step(engine: Engine, batch: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        loss = model(batch).square().sum()
+        (loss * (math.inf if engine.state.iteration == 6 and clipper_skips else 1.0)).backward()
+        optimizer.step()
+
+    clipper_skips = clipper._clipping.on_nonfinite == "skip"
+    trainer = Engine(step)
+    clipper.attach(trainer)
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def collect(engine: Engine) -> None:
+        found.append([float(engine.state.metrics[key]) for key in ("grad_norm", "clip_threshold", "clip_frequency")])
+
+    trainer.run(batches)
+    assert clipper.report().skipped == clipper_skips
+    return found
+
+
+def test_sharded_training_is_that_of_one_process(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_train_sharded, args=(str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    for on_nonfinite in ("count", "skip"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+        clipper = GradNormClipper(optimizer, percentile=50.0, window=5, on_nonfinite=on_nonfinite)  # type: ignore[arg-type]
+        expected = _train_model(model, optimizer, clipper)
+        for fused in (False, True):
+            ranks = [torch.load(tmp_path / f"{fused}-{on_nonfinite}-{rank}.pt") for rank in (0, 1)]
+            assert ranks[0][0] == ranks[1][0]  # the same decisions, to the bit
+            np.testing.assert_allclose(ranks[0][0], expected, rtol=1e-4)
+            for mine, parameter in zip(ranks[0][1], model.parameters(), strict=True):
+                torch.testing.assert_close(mine, parameter.detach(), rtol=1e-3, atol=1e-5)
