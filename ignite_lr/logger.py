@@ -100,11 +100,11 @@ class LRLogger:
             raise TypeError(f"history must be an int, got {history!r}.")
         if history < 0:
             raise ValueError(f"history must be at least 0 updates, got {history}.")
-        if step not in ("iteration", "update"):
+        if not isinstance(step, str) or step not in ("iteration", "update"):
             raise ValueError(f'step must be "iteration" or "update", got {step!r}.')
         if global_step_transform is not None and not callable(global_step_transform):
             raise TypeError(f"global_step_transform must be callable or None, got {global_step_transform!r}.")
-        if on_error not in ("warn", "raise"):
+        if not isinstance(on_error, str) or on_error not in ("warn", "raise"):
             raise ValueError(f'on_error must be "warn" or "raise", got {on_error!r}.')
         self._arguments = {
             "optimizer": optimizer,

@@ -156,8 +156,13 @@ class LRFinder:
             raise TypeError(f"Argument to_save should be a mapping, but given {type(to_save)}")
         Checkpoint._check_objects(to_save, "state_dict")
         Checkpoint._check_objects(to_save, "load_state_dict")
+        if not isinstance(optimizer_key, str):
+            raise TypeError(f"optimizer_key should be a str, but given {type(optimizer_key)}")
         if optimizer_key not in to_save:
-            raise ValueError(f"Mapping to_save should contain '{optimizer_key}' key, but has {list(to_save)}")
+            raise ValueError(
+                f"Mapping to_save should contain '{optimizer_key}' key, or optimizer_key be another, but has "
+                f"{list(to_save)}"
+            )
         optimizer = to_save[optimizer_key]
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"Object to_save['{optimizer_key}'] should be torch optimizer, but given {type(optimizer)}")

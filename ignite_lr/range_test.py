@@ -136,7 +136,7 @@ class RangeTestResult:
             ValueError: if there is no rule of that name.
         """
         name = rules.DEFAULT if method is None else method
-        if name not in rules.RULES:
+        if not isinstance(name, str) or name not in rules.RULES:
             raise ValueError(f"method must be one of {', '.join(sorted(rules.RULES))}, got {method!r}")
         if name == rules.DEFAULT:
             verdict = self._verdict
@@ -198,8 +198,11 @@ class RangeTestResult:
         Raises:
             NoSuggestionError: if there is no suggestion; the optimizer is left alone.
             RuntimeError: inside the block of a range test on this optimizer, which would undo it.
+            TypeError: if ``optimizer`` is none.
             ValueError: if the number of parameter groups does not match.
         """
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
         if optimizer in swept:
             raise RuntimeError(
                 "apply() is for after the block: at its end the range test restores this optimizer, rates included."

@@ -57,6 +57,10 @@ def is_number(value: object) -> bool:
     return isinstance(value, RealNumber) and not isinstance(value, bool | np.bool_)
 
 
+# beyond it floats cannot be computed with what they are asked to count
+_MOST = 2**63 - 1
+
+
 @dataclass(frozen=True)
 class Whole:
     """An integer, not below ``minimum``."""
@@ -72,7 +76,10 @@ class Whole:
             raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}.")
         if self.minimum is not None and value < self.minimum:
             raise ValueError(f"{name} must be at least {self.minimum}, got {value!r}.")
-        return int(value)
+        number = int(value)
+        if number > _MOST:
+            raise ValueError(f"{name} must be at most 2**63 - 1, got a number of {number.bit_length()} bits.")
+        return number
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,10 @@ class Real:
             return None
         if not is_number(value):
             raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError as error:  # an int or a Fraction beyond all floats
+            raise ValueError(f"{name} must be finite as a float, got {value!r}.") from error
         if not math.isfinite(number):
             raise ValueError(f"{name} must be finite, got {value!r}.")
         if number < self.minimum:
@@ -290,7 +300,8 @@ class Warmed(Schedule):
     def _warmup(self, step: int) -> float:
         if step < 0:
             raise self._fail(f"step must be at least 0, got {step!r}.")
-        return self.warmup_start + (self._peak() - self.warmup_start) * (step / self.warmup_steps)
+        start = self.warmup_start
+        return start + (self._peak() - start) * (step / self.warmup_steps)
 
     def _peak(self) -> float:
         """Where the warmup leads."""
@@ -340,15 +351,13 @@ class Ending(Limited):
 
     @cached_property
     def _held(self) -> float:
-        return self._at(self._shape_at_end())
+        return self.final_factor + (1.0 - self.final_factor) * self._shape_at_end()
 
     def _factor(self, step: int) -> float:
         if step >= self._hold_from:
             return self._held
-        return self._at(self._shape((step - self.warmup_steps) / self._span))
-
-    def _at(self, shape: float) -> float:
-        return self.final_factor + (1.0 - self.final_factor) * shape
+        final = self.final_factor
+        return final + (1.0 - final) * self._shape((step - self.warmup_steps) / self._span)
 
     def _shape(self, progress: float) -> float:
         """From 1 at a progress of 0, never below 0."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -16,9 +15,12 @@ __all__ = ["Clamp", "Function", "Join", "PiecewiseLinear", "Scale", "Shift", "Up
 
 
 def _items(name: str, value: Any, what: str) -> tuple[Any, ...]:
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be a sequence of {what}, got {value!r} of type {type(value).__name__}.")
-    return tuple(value)
+    try:
+        if not isinstance(value, str | bytes):
+            return tuple(value)
+    except TypeError:  # asked of the value itself, since an array without dimensions only claims to be iterable
+        pass
+    raise TypeError(f"{name} must be a sequence of {what}, got {value!r} of type {type(value).__name__}.")
 
 
 @dataclass(frozen=True)

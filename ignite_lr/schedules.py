@@ -21,6 +21,7 @@ Example:
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ class Cosine(Ending, name="cosine"):
     def _shape(self, progress: float) -> float:
         if self.k_decay != 1.0:
             progress = progress**self.k_decay
-        shape = 0.5 * (1.0 + math.cos(math.pi * 2.0 * self.num_cycles * progress))
+        shape = 0.5 + 0.5 * math.cos(math.tau * self.num_cycles * progress)
         return shape if self.exponent == 1.0 else shape**self.exponent
 
 
@@ -500,6 +501,13 @@ class OneCycle(Schedule, name="one_cycle"):
         if self.three_phase and self.pct_start > 0.5:
             raise self._fail(f"pct_start must be at most 0.5 with three phases, got {self.pct_start!r}.")
 
+    def _prepare(self) -> None:
+        if not (math.isfinite(self._first) and math.isfinite(self._last)):
+            raise self._fail(
+                "div_factor and final_div_factor must give finite factors, "
+                f"got div_factor={self.div_factor!r} and final_div_factor={self.final_div_factor!r}."
+            )
+
     @cached_property
     def _first(self) -> float:
         return 1.0 / self.div_factor
@@ -534,6 +542,15 @@ class OneCycle(Schedule, name="one_cycle"):
         return self._last
 
 
+def _power(base: float, exponent: int) -> float:
+    """``base**exponent``, held at the largest number where it would be none: factors are finite."""
+    try:
+        power: float = base**exponent
+    except OverflowError:
+        return sys.float_info.max
+    return power
+
+
 @dataclass(frozen=True, repr=False)
 class Exponential(Warmed, name="exponential"):
     """A constant ratio from update to update: ``factor(t) = gamma**(t - warmup)``. It has no end.
@@ -555,8 +572,7 @@ class Exponential(Warmed, name="exponential"):
     warmup_start: Factor = 0.0
 
     def _factor(self, step: int) -> float:
-        factor: float = self.gamma ** (step - self.warmup_steps)
-        return factor
+        return _power(self.gamma, step - self.warmup_steps)
 
 
 @dataclass(frozen=True, repr=False)
@@ -585,8 +601,7 @@ class Step(Warmed, name="step"):
     warmup_start: Factor = 0.0
 
     def _factor(self, step: int) -> float:
-        factor: float = self.gamma ** (step // self.step_size)
-        return factor
+        return _power(self.gamma, step // self.step_size)
 
 
 @dataclass(frozen=True, repr=False)
@@ -613,8 +628,7 @@ class MultiStep(Warmed, name="multi_step"):
     warmup_start: Factor = 0.0
 
     def _factor(self, step: int) -> float:
-        factor: float = self.gamma ** bisect_right(self.milestones, step)
-        return factor
+        return _power(self.gamma, bisect_right(self.milestones, step))
 
 
 @dataclass(frozen=True, repr=False)

@@ -46,12 +46,12 @@ class SweepPlan:
         self.diverge_th = number("diverge_th", diverge_th)
         if not self.diverge_th >= 1:
             raise ValueError(f"diverge_th should be larger than 1, got {diverge_th}")
-        if step_mode not in ("exp", "linear"):
+        if not isinstance(step_mode, str) or step_mode not in ("exp", "linear"):
             raise ValueError(f"step_mode should be 'exp' or 'linear', but given {step_mode}")
         self.step_mode = step_mode
         self.num_iter = None if num_iter is None else count("if provided, num_iter", num_iter)
         self.repeats = count("repeats", repeats)
-        if progress_bar not in (None, True, False):
+        if progress_bar is not None and not isinstance(progress_bar, bool):
             raise TypeError(f"progress_bar must be None, True or False, got {progress_bar!r}")
         self.progress_bar = progress_bar
         if not callable(output_transform):
@@ -72,7 +72,7 @@ def _bounds(
     if ratios is None:
         starts = present if start_lr is None else _per_group("start_lr", start_lr, len(present))
         ends = _per_group("end_lr", end_lr, len(present))
-    elif ratios == "keep":
+    elif isinstance(ratios, str) and ratios == "keep":
         largest = max(present)
         if not largest > 0:
             raise ValueError(f"ratios='keep' needs a parameter group with a positive lr, got {present}")
@@ -116,7 +116,10 @@ def number(name: str, value: Any, kind: str = "a number") -> float:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, numbers.Real) and not is_bool:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:  # an int beyond all floats
+            raise ValueError(f"{name} should be finite as a float, but given {value}") from error
     raise TypeError(f"{name} should be {kind}, but given {type(value)}")
 
 

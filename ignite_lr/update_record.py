@@ -278,7 +278,13 @@ def state_of(sources: Sequence[Source]) -> dict[str, Any]:
 
 
 def restore(sources: Sequence[Source], state: Mapping[str, Any]) -> None:
-    """Go on from what :func:`state_of` gave."""
+    """Go on from what :func:`state_of` gave.
+
+    Raises:
+        ValueError: if it gave something else; nothing is changed then.
+    """
+    for source in sources:
+        _check(f"state_dict[{source.name!r}]", state[source.name])
     rows = [(row, source) for source in sources for row in state[source.name]["history"]]
     for source in sources:
         source.restore(state[source.name]["updates"], state[source.name]["names"])
@@ -286,6 +292,33 @@ def restore(sources: Sequence[Source], state: Mapping[str, Any]) -> None:
         # a new process numbers from the start
         record = Record(row["update"], row["iteration"], row["values"], row["clip"])
         source.history.append((next(_order), record))
+
+
+def _check(name: str, saved: Any) -> None:
+    """Whether it is what :func:`state_of` gave for a source."""
+    counts = ("order", "update", "iteration")
+    well = (
+        isinstance(saved, Mapping)
+        and _is_count(saved.get("updates"))
+        and isinstance(saved.get("names"), list)
+        and all(isinstance(path, str) for path in saved["names"])
+        and isinstance(saved.get("history"), list)
+        and all(isinstance(row, Mapping) for row in saved["history"])
+        and all(_is_count(row.get(key)) for row in saved["history"] for key in counts)
+        and all(isinstance(row.get("values"), list) for row in saved["history"])
+        and all(isinstance(row.get("clip"), Mapping) for row in saved["history"])
+        and all(
+            value is None or isinstance(value, int | float)
+            for row in saved["history"]
+            for value in (*row["values"], *row["clip"].values())
+        )
+    )
+    if not well:
+        raise ValueError(f"{name} must be what LRLogger.state_dict() gave, updates, names and history, got {saved!r}.")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _label(group: Mapping[str, Any], index: int) -> str:
