@@ -13,6 +13,7 @@ import argparse
 import math
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    warnings.filterwarnings("ignore", message="Run completed without loss diverging")
     if arguments.check:
         print(f"largest relative difference to torch.optim: {oracle.check():.1e}")
         return
