@@ -8,6 +8,7 @@ a wait.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+
 import torch
 from torch.optim import Optimizer
 
