@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long lint docs clean
+.PHONY: demo test test-long lint docs bench-env clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
@@ -27,5 +27,16 @@ $(VENV)/.%: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
 	touch $@
 
+# The peers that the benchmarks run, apart from the package's own environment. fastai without its requirements: it would
+# bring a torchvision that does not fit a CPU build of PyTorch.
+bench-env: $(VENV)-bench/.done
+
+$(VENV)-bench/.done: constraints-bench.txt
+	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --no-deps fastai==2.8.12
+	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check -r constraints-bench.txt -e .
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info runs site
+	rm -rf $(VENV) $(VENV)-bench build dist *.egg-info runs site
