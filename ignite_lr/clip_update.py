@@ -127,14 +127,11 @@ class UpdateClipping:
         self._clip_on_device(self.record, gradients, skip)
 
     def _gradients(self) -> Gradients | None:
-        groups = [
-            [gradient for parameter in group["params"] if (gradient := parameter.grad) is not None]
-            for group in self.optimizer.param_groups
-        ]
+        groups = self.optimizer.param_groups
         if self._per_group:
-            parts = {i + 1: group for i, group in enumerate(groups) if group}
+            parts = {i + 1: gradients for i, group in enumerate(groups) if (gradients := _gradients_of([group]))}
         else:
-            parts = {0: [gradient for group in groups for gradient in group]}
+            parts = {0: _gradients_of(groups)}
         if not any(parts.values()):
             return None
         # The gradients are still scaled where the optimizer is to unscale them.
@@ -245,3 +242,7 @@ class UpdateClipping:
         # the order of clip_grads_with_norm_, for the same last bit
         factor = ((norm + _EPSILON).reciprocal() * limit).clamp(max=1.0)
         scale_(gradients, factor if unlimited is None else factor.masked_fill(unlimited, 1.0))
+
+
+def _gradients_of(groups: Sequence[Mapping[str, Any]]) -> list[torch.Tensor]:
+    return [gradient for group in groups for parameter in group["params"] if (gradient := parameter.grad) is not None]
