@@ -178,7 +178,7 @@ def main() -> None:
     versions = f"PyTorch {torch.__version__}, Ignite {ignite.__version__}, Python {platform.python_version()}"
     print(f"{versions}, {platform.machine()}, one thread")
     rounds = 3 if quick else 15
-    pairs(width=512, batch=128, steps=40 if quick else 200, rounds=rounds)
+    pairs(width=768, batch=160, steps=30 if quick else 150, rounds=rounds)
     pairs(width=32, batch=8, steps=100 if quick else 500, rounds=rounds)
     memory()
 

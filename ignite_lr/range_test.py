@@ -176,7 +176,10 @@ class RangeTestResult:
 
     @property
     def unstable_lr(self) -> float | None:
-        """The smallest rate after which the loss stays above its starting level, or None."""
+        """The smallest rate after which the loss stays above its starting level, or None.
+
+        For several parameter groups, that of the group with the largest rates.
+        """
         lrs, losses = self._readable(leading_lrs(self.lrs), self.losses)
         try:
             return rules.unstable_lr(lrs, losses)

@@ -176,6 +176,7 @@ class Sweep(Engine):
     def _begin_curve(self) -> None:
         self._curve = Curve(self._rates, self._plan.smooth_f, self._plan.diverge_th)
         self._updated = 0  # updates of this sweep
+        self._row = self._rates[0] if self._rates else ()  # the rates of the next one
         self._pending = 0  # of these, in the present iteration
         self._waiting = 0  # iterations since the last update
         self._micro_losses: list[float] = []
@@ -207,19 +208,24 @@ class Sweep(Engine):
 
     def _apply_rate(self) -> None:
         # also right before the update, because the training step may have a scheduler of its own
-        set_rates(self._plan.optimizer, self._rates[min(self._updated, len(self._rates) - 1)])
+        optimizer, row = self._plan.optimizer, self._row
+        if len(row) > 1 or optimizer.param_groups[0]["lr"] is not row[0]:
+            set_rates(optimizer, row)
 
     def _count_update(self) -> None:
         self._updated += 1
         self._pending += 1
+        self._row = self._rates[min(self._updated, len(self._rates) - 1)]
 
     def _complete(self) -> None:
         """After an iteration: record the points it made, and decide together whether to go on."""
         self._updates.resolve()
         pending, self._pending = self._pending, 0
         if self._validate is None:
-            self._micro_losses.append(loss_of(self._plan.output_transform(self.state.output)))
-            loss = math.fsum(self._micro_losses) / len(self._micro_losses)
+            loss = loss_of(self._plan.output_transform(self.state.output))
+            if self._micro_losses or not pending:
+                self._micro_losses.append(loss)
+                loss = math.fsum(self._micro_losses) / len(self._micro_losses)
         else:
             loss = self._validate() if pending else 0.0
         loss, pending, stop = _agree(self._world, loss, pending, self._asked_to_stop)
@@ -240,11 +246,11 @@ class Sweep(Engine):
                     f"{_PATIENCE} iterations without an update of the swept optimizer: the training step never calls "
                     "its step(), a GradScaler skips every one, or the optimizer in to_save is not the one that trains"
                 )
-        if stop:
+        if stop and reason is None:
             reason = "terminated"
         if reason is not None:
             self._end_sweep(reason)
-            if reason != "terminated" and len(self._sweeps) < self._plan.repeats:
+            if not stop and len(self._sweeps) < self._plan.repeats:
                 self._stop_reason = None
                 raise_failures(self._snapshot.restore(last=False, surroundings=False), None)
                 vars(self.state).update(user_values(self._trainer, self._original_state, self._plan.optimizer))
