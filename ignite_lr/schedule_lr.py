@@ -86,14 +86,21 @@ class ScheduleLR(LambdaLR):
             self._shared = Function().check("schedule", schedule)
             functions = [self._shared] * len(groups)
         self.absolute = absolute
-        self._plain = False
         for i, group in enumerate(groups):
             _checked_rate(f"lr of parameter group {i}", group["lr"])
-            # PyTorch wants it to be there when last_epoch is given, and sets it when it is not
             group.setdefault("initial_lr", _detached(group["lr"]))
         if not absolute:
             _warn_of_rates(functions, [group["initial_lr"] for group in groups])
-        super().__init__(optimizer, functions, last)
+        # Not by way of super().__init__(), which wraps optimizer.step only to warn of calls in the wrong order, and
+        # refuses last_epoch where a group has no initial_lr.
+        self.optimizer = optimizer
+        self.lr_lambdas = functions
+        self.last_epoch = last
+        self._factor = 1.0
+        self._written: list[Rate] | None = None
+        self._step_count = 1  # read by others only, for PyTorch's check of the order of calls
+        self._rebase([_based(group["initial_lr"], group) for group in groups])
+        self._initial_step()
 
     @property
     def schedule(self) -> ScheduleFunction | list[ScheduleFunction]:
@@ -112,38 +119,34 @@ class ScheduleLR(LambdaLR):
         """
         step = self.last_epoch + 1 if epoch is None else epoch
         groups = self.optimizer.param_groups
-        if len(groups) != len(self.base_lrs):
-            self._adopt_groups()
-        shared = self._shared
-        if shared is None or self.absolute:
-            rates = self._rates(step)
-        else:
-            factor = shared(step)
+        bases = self.base_lrs
+        # loading a state into the optimizer replaces the list, adding a group makes it longer
+        if groups is not self._groups or len(groups) != len(bases):
+            self._meet_groups()
+            bases = self.base_lrs
+        schedule = self._simple
+        if schedule is not None and groups[0]["lr"].__class__ is float:
+            factor = schedule(step)
             if factor.__class__ is not float or not 0.0 <= factor < math.inf:
-                factor = _checked(factor, shared, step)
-            rates = [base * factor for base in self.base_lrs]
-        if self._plain:
-            for group, rate in zip(groups, rates, strict=True):
-                if group["lr"].__class__ is float:
-                    group["lr"] = rate
-                else:
-                    _write(group, rate)
+                factor = _checked(factor, schedule, step)
+            # the lengths are the same, and saying so costs as much as one pass of the loop
+            for group, base in zip(groups, bases):  # noqa: B905
+                group["lr"] = base * factor
+            self._factor = factor
+            self._written = None
         else:
-            for group, rate in zip(groups, rates, strict=True):
-                _write(group, rate)
+            self._apply(self._rates(step))
         self.last_epoch = step
-        self._step_count += 1
-        self._last_lr = rates
 
     def get_lr(self) -> list[Rate]:
         """The rates of the present update, one for each parameter group."""
-        self._adopt_groups()
+        self._meet_groups()
         return self._rates(self.last_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The index of the update, the base rates and the schedule, all of them plain values."""
         self._settle()
-        self._adopt_groups()
+        self._meet_groups()
         return {
             "last_epoch": self.last_epoch,
             "base_lrs": [_number(base) for base in self.base_lrs],
@@ -179,20 +182,17 @@ class ScheduleLR(LambdaLR):
                 "base_lrs of state_dict must have one rate for each parameter group of the optimizer, "
                 f"got {len(saved)} rates for {len(groups)} groups."
             )
-        self._adopt_groups()
+        self._meet_groups()
         bases = [_based(_checked_rate(f"base_lrs[{i}] of state_dict", rate), groups[i]) for i, rate in enumerate(saved)]
         # Before anything is changed. An inactive part of a SequentialLR stands before its update 0.
         rates = self._rates(step, bases) if step >= 0 else None
         self._compare(state_dict)
         self.last_epoch = step
-        self._step_count = step + 1
         self._rebase(bases)
         for group, base in zip(groups, bases, strict=True):
-            group["initial_lr"] = base
+            group["initial_lr"] = _detached(base)
         if rates is not None:
-            for group, rate in zip(groups, rates, strict=True):
-                _write(group, rate)
-            self._last_lr = rates
+            self._apply(rates)
         driver = drivers.get(id(self))
         if driver is not None:
             driver.forget()
@@ -203,20 +203,17 @@ class ScheduleLR(LambdaLR):
         Raises:
             ValueError: if every group has a schedule of its own, or groups were taken away.
         """
-        groups = self.optimizer.param_groups
-        known = len(self.base_lrs)
-        if len(groups) == known:
-            return
-        self._adopt_groups()
-        rates = self._rates(self.last_epoch)
-        for group, rate in list(zip(groups, rates, strict=True))[known:]:
-            _write(group, rate)
-        self._last_lr = rates
+        if len(self.optimizer.param_groups) != len(self.base_lrs):
+            self._meet_groups()
+            self._apply(self._rates(self.last_epoch))
 
-    def _adopt_groups(self) -> None:
+    def _meet_groups(self) -> None:
+        """See what has become of the parameter groups."""
         groups = self.optimizer.param_groups
         known = len(self.base_lrs)
+        self._groups = groups
         if len(groups) == known:
+            self._rebase([_based(base, group) for base, group in zip(self.base_lrs, groups, strict=True)])
             return
         if len(groups) < known:
             raise ValueError(f"the optimizer must keep its parameter groups, got {len(groups)} of {known}.")
@@ -233,14 +230,34 @@ class ScheduleLR(LambdaLR):
 
     def _rebase(self, bases: list[Rate]) -> None:
         self.base_lrs = bases
-        self._plain = not any(isinstance(base, torch.Tensor) for base in bases)
+        self._groups = self.optimizer.param_groups
+        # the schedule, where all rates are plain numbers that come from one factor
+        simple = (
+            not self.absolute
+            and all(group["lr"].__class__ is float for group in self._groups)
+            and not any(isinstance(base, torch.Tensor) for base in bases)
+        )
+        self._simple = self._shared if simple else None
+
+    def _apply(self, rates: list[Rate]) -> None:
+        for group, rate in zip(self._groups, rates, strict=True):
+            _write(group, rate)
+        self._last_lr = rates
 
     def _initial_step(self) -> None:
-        # called by PyTorch as soon as it has put the base rates together, and again by its SequentialLR
-        self._rebase(
-            [_based(base, group) for base, group in zip(self.base_lrs, self.optimizer.param_groups, strict=True)]
-        )
-        super()._initial_step()
+        # also called by PyTorch's SequentialLR
+        self.step()
+
+    @property
+    def _last_lr(self) -> list[Rate]:
+        # Worked out where it is asked for: a step has no use for it.
+        if self._written is None:
+            self._written = [base * self._factor for base in self.base_lrs]
+        return self._written
+
+    @_last_lr.setter
+    def _last_lr(self, rates: list[Rate]) -> None:
+        self._written = rates
 
     def _rates(self, step: int, bases: Sequence[Rate] | None = None) -> list[Rate]:
         """The rate of each group, from one evaluation of each different schedule."""

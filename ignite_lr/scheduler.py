@@ -232,6 +232,9 @@ class Attachment:
         self._idle = 0
         # whether the scheduler was stepped in the iteration that is under way
         self.ahead = False
+        # the step that needs no more than to be called, where it is one
+        ours = isinstance(handler.scheduler, ScheduleLR) and handler.every == 1 and handler.metric is None
+        self._plain_step: Callable[[], None] | None = handler.scheduler.step if ours else None
         self._subscription: Subscription | None = None
         self._handles: list[Any] = [handler.optimizer.register_state_dict_pre_hook(lambda _: self.settle())]
         self._late: list[tuple[Events, Callable[[Engine], None]]] = []
@@ -276,7 +279,7 @@ class Attachment:
         late = self.handler.metric is not None
         if self.handler.interval == "step":
             self._subscription = self._updates.subscribe(
-                self.handler, Phase.SCHEDULE, before=self._before, completed=None if late else self._iteration_completed
+                self.handler, Phase.SCHEDULE, again=self._before, completed=None if late else self._iteration_completed
             )
             if late:
                 self._last(trainer, Events.ITERATION_COMPLETED, self._iteration_completed)
@@ -310,9 +313,8 @@ class Attachment:
         """Before an update: the second one in an iteration needs the rate that the first one made due."""
         if self._updates.count != self._seen:
             self._advance()
-        scheduler = self.handler.scheduler
-        if isinstance(scheduler, ScheduleLR):
-            scheduler.adopt_groups()
+        if isinstance(self.handler.scheduler, ScheduleLR):
+            self.handler.scheduler.adopt_groups()
 
     def _advance(self) -> None:
         trainer = self._trainer()
@@ -330,16 +332,25 @@ class Attachment:
             self.handler._tick(trainer)
 
     def _iteration_completed(self) -> None:
-        if self._updates.count != self._seen:
+        due = self._updates.count - self._seen
+        if due == 1 and self._plain_step is not None:
+            # what _advance() does, in what is nearly every iteration of nearly every training
+            self._seen += 1
+            self._idle = 0
+            self.handler._ticks += 1
+            self._plain_step()
+        elif due:
             self._advance()
-        elif not self.ahead:
+        elif self.ahead:
+            self._idle = 0
+        else:
             self._idle += 1
             if self._idle == PATIENCE and not self.handler._warned:
                 self.handler._warned = True
                 warnings.warn(
-                    f"{PATIENCE} iterations have passed without an update of {type(self.handler.optimizer).__name__}, so "
-                    "that the scheduler stands still. Is it the optimizer that the training step uses? If its updates "
-                    'run no hooks, as in a CUDA graph, use interval="iteration".',
+                    f"{PATIENCE} iterations have passed without an update of {type(self.handler.optimizer).__name__}, "
+                    "so that the scheduler stands still. Is it the optimizer that the training step uses? If its "
+                    'updates run no hooks, as in a CUDA graph, use interval="iteration".',
                     stacklevel=2,
                 )
         self.ahead = False

@@ -500,8 +500,6 @@ class OneCycle(Schedule, name="one_cycle"):
     def _prepare(self) -> None:
         if self.three_phase and self.pct_start > 0.5:
             raise self._fail(f"pct_start must be at most 0.5 with three phases, got {self.pct_start!r}.")
-
-    def _prepare(self) -> None:
         if not (math.isfinite(self._first) and math.isfinite(self._last)):
             raise self._fail(
                 "div_factor and final_div_factor must give finite factors, "

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, SupportsIndex
+from typing import Any, NoReturn, SupportsIndex, cast
 
 from ignite.engine import Engine, Events
 from ignite.engine.events import RemovableEventHandle
@@ -27,6 +27,10 @@ from ignite_lr.step_hooks import StepHooks, steps_on_stack
 __all__ = ["Phase", "Subscription", "Updates", "running_trainers", "suspended"]
 
 Callback = Callable[[], None]
+
+_NO_KEYWORDS: dict[str, Any] = {}
+# looked up once: a member of an enumeration is found slowly
+_ITERATION_STARTED = Events.ITERATION_STARTED
 
 
 class Phase(IntEnum):
@@ -44,6 +48,8 @@ class Subscription:
         updates: the updates that the callbacks hang on.
         owner: the handler they belong to, held weakly so that a dropped handler is not kept alive by its hooks.
         phase: when they are called, among those of other handlers.
+        again: called before an update that follows another one in the same iteration, or that comes with new parameter
+            groups, and before all ``before``: what is due since ``completed`` was called, which is most often nothing.
         before: called before each update, while the gradients are complete and the rates still those of the update.
         launched: called after each step, also after one that turns out to have been skipped.
         counted: called once for each step that is known to have been an update.
@@ -55,6 +61,7 @@ class Subscription:
         updates: Updates,
         owner: object,
         phase: Phase,
+        again: Callback | None = None,
         before: Callback | None = None,
         launched: Callback | None = None,
         counted: Callback | None = None,
@@ -63,6 +70,7 @@ class Subscription:
         self.updates = updates
         self.owner = weakref.ref(owner)
         self.phase = phase
+        self.again = again
         self.before = before
         self.launched = launched
         self.counted = counted
@@ -105,13 +113,18 @@ class Updates:
         # weak: a hook on the optimizer must not keep a trainer, and with it a data loader, alive
         self._trainer = weakref.ref(trainer)
         self._subscriptions: list[Subscription] = []
+        self._again: tuple[Callback, ...] = ()
         self._before: tuple[Callback, ...] = ()
         self._launched: tuple[Callback, ...] = ()
         self._counted: tuple[Callback, ...] = ()
         self._completed: tuple[Callback, ...] = ()
         self._completed_iteration = -1
+        # what they were when _completed or _again was last called
+        self._known_count = 0
+        self._known_groups = len(optimizer.param_groups)
         self._depth = 0
-        self._arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        self._args: tuple[Any, ...] = ()
+        self._kwargs: dict[str, Any] = _NO_KEYWORDS
         self._skip = False
         self._skip_flag: Readback | None = None
         self._handle: RemovableEventHandle | None = None
@@ -137,14 +150,14 @@ class Updates:
     @property
     def closure(self) -> Any:
         """The closure that the coming step was called with, or None. For use in ``before``."""
-        args, kwargs = self._arguments
-        return args[1] if len(args) > 1 else kwargs.get("closure")
+        return self._args[1] if len(self._args) > 1 else self._kwargs.get("closure")
 
     def subscribe(
         self,
         owner: object,
         phase: Phase,
         *,
+        again: Callback | None = None,
         before: Callback | None = None,
         launched: Callback | None = None,
         counted: Callback | None = None,
@@ -160,7 +173,7 @@ class Updates:
                 f"{type(owner).__name__} is already attached to this trainer and optimizer: "
                 "attach it once, or call remove() on what the first attach returned."
             )
-        subscription = Subscription(self, owner, phase, before, launched, counted, completed)
+        subscription = Subscription(self, owner, phase, again, before, launched, counted, completed)
         if not self._subscriptions:
             self._watch()
         self._subscriptions.append(subscription)
@@ -194,6 +207,7 @@ class Updates:
 
     def _sort(self) -> None:
         ordered = sorted(self._subscriptions, key=lambda subscription: subscription.phase)
+        self._again = tuple(s.again for s in ordered if s.again is not None)
         self._before = tuple(s.before for s in ordered if s.before is not None)
         self._launched = tuple(s.launched for s in ordered if s.launched is not None)
         self._counted = tuple(s.counted for s in ordered if s.counted is not None)
@@ -226,14 +240,21 @@ class Updates:
         if run is not None and not run.gi_running:
             return False
         event = trainer.last_event_name
-        if event is Events.ITERATION_STARTED:
+        if event is _ITERATION_STARTED:
             return True
         # a custom event that the training step fired itself
         return not isinstance(event, Events) and trainer.state.iteration != self._completed_iteration
 
     def before_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A step of the optimizer begins; called by its hooks."""
-        if self.suspended or not self._inside_iteration():
+        trainer = self._trainer()
+        if trainer is None or self.suspended:
+            self._depth = 0
+            return
+        run: Any = trainer._internal_run_generator
+        # The usual case, seen without a call: inside the running generator, between batch and end of the iteration.
+        usual = trainer.last_event_name is _ITERATION_STARTED and run is not None and run.gi_running
+        if not usual and not self._inside_iteration():
             self._depth = 0
             return
         if self._depth and steps_on_stack(self.optimizer) > 1:
@@ -243,18 +264,23 @@ class Updates:
         self._skip = False
         if self._skip_flag is not None:
             self.resolve()
-        self._arguments = (args, kwargs)
+        self._args = args
+        self._kwargs = kwargs
+        if self.count != self._known_count or len(self.optimizer.param_groups) != self._known_groups:
+            self._known_groups = len(self.optimizer.param_groups)
+            for callback in self._again:
+                callback()
         for callback in self._before:
             callback()
 
     def after_step(self) -> None:
         """The step came to its end; called by the hooks of the optimizer."""
-        if self._depth == 0:
+        if self._depth != 1:
+            self._depth = max(self._depth - 1, 0)
             return
-        self._depth -= 1
-        if self._depth:
-            return
-        self._arguments = ((), {})
+        self._depth = 0
+        self._args = ()
+        self._kwargs = _NO_KEYWORDS
         # Set by GradScaler for optimizers that skip on the device, that is fused ones.
         found_inf = getattr(self.optimizer, "found_inf", None)
         for callback in self._launched:
@@ -276,9 +302,9 @@ class Updates:
             callback()
 
     def _iteration_completed(self) -> None:
-        trainer = self._trainer()
-        if trainer is not None:
-            self._completed_iteration = trainer.state.iteration
+        trainer = cast("Engine", self._trainer())  # it is the one that calls
+        self._completed_iteration = trainer.state.iteration
+        self._known_count = self.count
         for callback in self._completed:
             callback()
 
