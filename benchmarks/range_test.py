@@ -179,7 +179,7 @@ def main() -> None:
     print(f"{versions}, {platform.machine()}, one thread")
     rounds = 3 if quick else 15
     pairs(width=768, batch=160, steps=30 if quick else 150, rounds=rounds)
-    pairs(width=32, batch=8, steps=100 if quick else 500, rounds=rounds)
+    pairs(width=32, batch=8, steps=100 if quick else 300, rounds=rounds)
     memory()
 
 

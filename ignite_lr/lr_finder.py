@@ -113,8 +113,9 @@ class LRFinder:
             trainer: fresh, finished, interrupted, loaded or crashed: it goes on afterwards as if nothing had been.
             to_save: what the sweep changes and the end of the block restores, by name: the optimizer and every module
                 that the training step uses. Gradient scalers, EMA models and further optimizers belong here too if the
-                step changes them; a trainer is left alone. Further optimizers that are not mentioned are restored with
-                their parameters all the same, but not the buffers and modes of their modules.
+                step changes them; a trainer is left alone. Further optimizers that are not mentioned, but step
+                within the first 20 iterations, are restored with their parameters all the same; the buffers and modes
+                of their modules are not.
             output_transform: picks the loss out of what the process function returns: a number, or a tensor or array
                 of one element.
             num_iter: the number of points, that is of updates of the optimizer. None: as many as ``run``'s data has
@@ -354,7 +355,7 @@ class _Block:
         for step in steps:
             try:
                 step()
-            except Exception as failure:  # noqa: PERF203 - each step must run, whatever the others do
+            except BaseException as failure:  # noqa: PERF203 - each step must run, whatever the others do
                 failures.append(("range test", failure))
         raise_failures(failures, error)
 

@@ -167,7 +167,7 @@ class Snapshot:
         for name, part in [*self._parts, *(self._surroundings if surroundings else ())]:
             try:
                 part()
-            except Exception as error:  # noqa: PERF203 - the rest is restored whatever happens to one
+            except BaseException as error:  # noqa: PERF203 - the rest is restored whatever happens to one
                 failures.append((name, error))
         return failures
 

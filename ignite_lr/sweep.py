@@ -29,6 +29,7 @@ from ignite_lr.validation import validator
 __all__ = ["Sweep", "raise_failures"]
 
 _PATIENCE = 200  # iterations without an update before we say so
+_WATCHED = 20  # iterations in which optimizers that nobody mentioned are looked for; later ones would cost for nothing
 
 
 class Sweep(Engine):
@@ -139,7 +140,8 @@ class Sweep(Engine):
             )
         )
         watch = torch.compiler.disable(self._watch_optimizer)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self._handles.append(register_optimizer_step_pre_hook(watch))
+        self._watch = register_optimizer_step_pre_hook(watch)
+        self._handles.append(self._watch)
         self._fresh_state()
         # FastaiLRFinder hands out the trainer itself, so that some run it by its own name
         self._trainer.run = self.run  # type: ignore[method-assign]  # until close
@@ -219,6 +221,8 @@ class Sweep(Engine):
 
     def _complete(self) -> None:
         """After an iteration: record the points it made, and decide together whether to go on."""
+        if self.state.iteration == _WATCHED:
+            self._watch.remove()
         self._updates.resolve()
         pending, self._pending = self._pending, 0
         if self._validate is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import random
 import warnings
@@ -12,12 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine, Events, create_supervised_trainer
 from ignite.handlers import EMAHandler
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from ignite_lr import schedules
+from ignite_lr.clipper import GradNormClipper
+from ignite_lr.logger import LRLogger
 from ignite_lr.lr_finder import LRFinder
+from ignite_lr.scheduler import LRSchedulerHandler, ScheduleLR
 
 SWEEP_POINTS = 24
 
@@ -190,3 +195,60 @@ def test_several_sweeps_in_a_row_are_as_harmless(optimizer: str) -> None:
         training.sweep(end)
     training.run(30)
     assert_same(undisturbed(optimizer, "batchnorm_dropout"), training.everything())
+
+
+class Equipped:
+    """A stock trainer with a scheduler, a clipper and a logger of this package."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
+        self.trainer = create_supervised_trainer(self.model, self.optimizer, nn.MSELoss())
+        self.scheduler = ScheduleLR(self.optimizer, schedules.InverseSqrt(warmup_steps=4))
+        self.handler = LRSchedulerHandler(self.scheduler)
+        self.clipper = GradNormClipper(self.optimizer, percentile=50.0, window=10)
+        self.logger = LRLogger(self.optimizer, clipper=self.clipper, history=1000)
+        for part in (self.handler, self.clipper, self.logger):
+            part.attach(self.trainer)
+        self.data = [(x, x.sum(1, keepdim=True)) for x in torch.randn(10, 4, 4)]
+
+    def sweep(self, *keys: str) -> None:
+        to_save = {"model": self.model, "optimizer": self.optimizer, **{key: getattr(self, key) for key in keys}}
+        with (
+            warnings.catch_warnings(),
+            LRFinder().attach(self.trainer, to_save, num_iter=SWEEP_POINTS, start_lr=1e-6, end_lr=10.0) as sweep,
+        ):
+            warnings.filterwarnings("ignore", "Run completed without loss diverging")
+            sweep.run(self.data)
+
+    def everything(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "handler": self.handler.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "clipper": self.clipper.state_dict(),
+            "report": dataclasses.asdict(self.clipper.report()),
+            "history": self.logger.history(),
+        }
+
+
+@pytest.mark.parametrize("keys", [(), ("scheduler", "handler", "clipper", "logger")], ids=["model only", "all saved"])
+@pytest.mark.parametrize(
+    "when", ["before", "between", Events.ITERATION_STARTED(once=7), Events.ITERATION_COMPLETED(once=7)]
+)
+def test_the_packages_own_handlers_do_not_notice(when: Any, keys: tuple[str, ...]) -> None:
+    plain = Equipped()
+    plain.trainer.run(plain.data, max_epochs=2)
+    plain.trainer.run(plain.data, max_epochs=4)
+    swept = Equipped()
+    if when == "before":
+        swept.sweep(*keys)
+    elif when != "between":
+        swept.trainer.add_event_handler(when, lambda: swept.sweep(*keys))
+    swept.trainer.run(swept.data, max_epochs=2)
+    if when == "between":
+        swept.sweep(*keys)
+    swept.trainer.run(swept.data, max_epochs=4)
+    assert_same(plain.everything(), swept.everything())
