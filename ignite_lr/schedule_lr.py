@@ -176,6 +176,11 @@ class ScheduleLR(LambdaLR):
             raise ValueError(f"state_dict must have {' and '.join(missing)}, got {sorted(map(str, state_dict))}.")
         step = cast("int", Whole(-1).check("last_epoch of state_dict", state_dict["last_epoch"]))
         saved = state_dict["base_lrs"]
+        if not isinstance(saved, list | tuple):
+            raise TypeError(f"base_lrs of state_dict must be a list, got {saved!r} of type {type(saved).__name__}.")
+        absolute = state_dict.get("absolute", self.absolute)
+        if not isinstance(absolute, bool):
+            raise TypeError(f"absolute of state_dict must be True or False, got {absolute!r}.")
         groups = self.optimizer.param_groups
         if len(saved) != len(groups):
             raise ValueError(
@@ -286,13 +291,17 @@ class ScheduleLR(LambdaLR):
         if "schedule" not in saved:
             return
         theirs, ours = saved["schedule"], self._description()
-        if theirs != ours:
+        try:
+            differs = bool(theirs != ours)
+        except (ValueError, RuntimeError):  # an array, which compares item by item
+            differs = True
+        if differs:
             warnings.warn(
                 f"the saved schedule is {_shown(theirs)}, the one given in the code is {_shown(ours)}: "
                 "the one in the code is used.",
                 stacklevel=3,
             )
-        if bool(saved.get("absolute", self.absolute)) is not self.absolute:
+        if saved.get("absolute", self.absolute) is not self.absolute:
             warnings.warn(
                 f"the state was saved with absolute={saved['absolute']!r}, the code gives absolute={self.absolute!r}: "
                 "the code is followed.",
