@@ -1,7 +1,7 @@
 """What clipping costs on a CUDA device, beside the least it could cost.
 
-    python benchmarks/cuda.py                        # 10M, 100M and 1B parameters, as many as fit
-    python benchmarks/cuda.py --parameters 10000000
+    python benchmarks/gpu.py                        # 10M, 100M and 1B parameters, as many as fit
+    python benchmarks/gpu.py --parameters 10000000
 
 Times one optimizer step, gradients given, with CUDA events: a bare fused AdamW (the floor), the same behind
 ``GradNormClipper`` with and without anything to clip, and behind ``torch.nn.utils.clip_grad_norm_``. The bytes bound is
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--parameters", type=int, nargs="*", default=SIZES)
     sizes = parser.parse_args().parameters
     if not torch.cuda.is_available():
-        parser.exit(1, "benchmarks/cuda.py needs a CUDA device, and there is none: nothing was measured\n")
+        parser.exit(1, "benchmarks/gpu.py needs a CUDA device, and there is none: nothing was measured\n")
     name = torch.cuda.get_device_name()
     print(f"{date.today()}, {name}, torch {torch.__version__}, CUDA {torch.version.cuda}, ignite {ignite.__version__}")
     rate = bandwidth()
