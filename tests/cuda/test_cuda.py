@@ -88,7 +88,9 @@ class Training:
         return loss.detach()
 
     def run(self, updates: int) -> None:
-        self.trainer.run(self.data, max_iters=self.trainer.state.iteration + updates, epoch_length=10**6)
+        # a run of its own each time
+        self.trainer.state.max_epochs = None
+        self.trainer.run(self.data, max_epochs=1, epoch_length=updates)
 
     def weights(self) -> list[torch.Tensor]:
         return [p.detach().clone() for p in self.model.parameters()]
@@ -109,13 +111,12 @@ def test_between_log_events_nothing_waits(fused: bool, options: dict[str, Any], 
     for handler in (LRSchedulerHandler(scheduler), clipper):
         handler.attach(training.trainer)
     lines.attach(training.trainer, logger, Events.ITERATION_COMPLETED(every=50))
-    training.run(49)  # memory is allocated and kernels are loaded
-    training.run(1)  # the event fires
+    training.run(50)  # memory is allocated, kernels are loaded, and the event fires
     with no_waiting():
         training.run(49)
-    training.run(1)
+    training.run(50)
     lines.close()
-    assert scheduler.last_epoch == clipper.report().updates == 100
+    assert scheduler.last_epoch == clipper.report().updates == 149
     assert len(lines.path.read_text().splitlines()) == 2
 
 
@@ -127,7 +128,7 @@ def test_a_fused_optimizer_skips_without_waiting() -> None:
     handler = LRSchedulerHandler(scheduler)
     handler.attach(training.trainer)
     training.run(10)
-    training.poison = {13}
+    training.poison = {3}
     with no_waiting():
         training.run(10)
     handler.settle()
