@@ -35,6 +35,14 @@ class ClipReport:
         nonfinite: steps whose norm was not finite.
         skipped: those of them that the clipper made change nothing.
         advice: what follows, in words.
+
+    Example:
+        >>> import torch
+        >>> from ignite_lr import GradNormClipper
+        >>> optimizer = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=0.1)
+        >>> report = GradNormClipper(optimizer, percentile=75.0).report()
+        >>> report.updates, report.nominal_frequency, report.advice
+        (0, 0.25, 'No update yet.')
     """
 
     updates: int

@@ -17,6 +17,16 @@ def valley(lrs: Numbers, losses: Numbers) -> float:
 
     The subsequence is found in O(n log n), the original takes O(n^2).
 
+    Args:
+        lrs: positive, increasing learning rates.
+        losses: as many smoothed losses; what comes after a non-finite one is left out.
+
+    Returns:
+        the suggested learning rate.
+
+    Raises:
+        ValueError: if the arguments are no curve of at least two points.
+
     Example:
         >>> valley([0.1, 0.2, 0.4, 0.8, 1.6, 3.2], [4.0, 5.0, 3.0, 2.0, 1.0, 9.0])
         0.2
@@ -45,6 +55,21 @@ def slide(lrs: Numbers, losses: Numbers) -> float:
     The threshold is absolute, so the answer depends on the scale of the losses. With fewer than
     16 points, where the original fails, it is the smallest rate.
 
+    Args:
+        lrs: positive, increasing learning rates.
+        losses: as many smoothed losses; what comes after a non-finite one is left out.
+
+    Returns:
+        the suggested learning rate.
+
+    Raises:
+        ValueError: if the arguments are no curve of at least two points.
+
+    Example:
+        >>> lrs = [10 ** (i / 10 - 5) for i in range(50)]
+        >>> 1e-5 <= slide(lrs, [2.0 - 1.5 / (1 + (1e-3 / lr) ** 2) + lr**2 for lr in lrs]) <= 1
+        True
+
     Source: fastai, ``callback/schedule.py``.
     """
     x, y = finite_curve(lrs, losses)
@@ -62,6 +87,16 @@ def slide(lrs: Numbers, losses: Numbers) -> float:
 def minimum(lrs: Numbers, losses: Numbers) -> float:
     """As fastai's ``minimum``: a tenth of the rate with the smallest loss.
 
+    Args:
+        lrs: positive, increasing learning rates.
+        losses: as many smoothed losses; what comes after a non-finite one is left out.
+
+    Returns:
+        the suggested learning rate.
+
+    Raises:
+        ValueError: if the arguments are no curve of at least two points.
+
     Example:
         >>> minimum([0.1, 0.2, 0.4, 0.8], [3.0, 2.0, 1.0, 9.0])
         0.04
@@ -75,6 +110,20 @@ def minimum(lrs: Numbers, losses: Numbers) -> float:
 def steep(lrs: Numbers, losses: Numbers) -> float:
     """As fastai's ``steep``: where the loss falls fastest over log lr, wherever that is.
 
+    Args:
+        lrs: positive, increasing learning rates.
+        losses: as many smoothed losses; what comes after a non-finite one is left out.
+
+    Returns:
+        the suggested learning rate.
+
+    Raises:
+        ValueError: if the arguments are no curve of at least two points.
+
+    Example:
+        >>> steep([0.1, 0.2, 0.4, 0.8, 1.6], [3.0, 2.9, 1.0, 0.9, 9.0])
+        0.2
+
     Source: fastai, ``callback/schedule.py``.
     """
     x, y = finite_curve(lrs, losses)
@@ -86,6 +135,20 @@ def steepest(lrs: Numbers, losses: Numbers) -> float:
 
     Slopes are central differences. On a curve that has its minimum among the first two points
     there is nothing to differentiate, and the rate of the minimum is returned.
+
+    Args:
+        lrs: positive, increasing learning rates.
+        losses: as many smoothed losses; what comes after a non-finite one is left out.
+
+    Returns:
+        the suggested learning rate.
+
+    Raises:
+        ValueError: if the arguments are no curve of at least two points.
+
+    Example:
+        >>> steepest([0.1, 0.2, 0.4, 0.8, 1.6], [3.0, 2.9, 1.0, 0.9, 9.0])
+        0.2
     """
     x, y = finite_curve(lrs, losses)
     last = int(np.argmin(y))

@@ -161,6 +161,12 @@ class Schedule:
     """A pure function from the index of an update, from 0, to a factor of the base rate.
 
     A subclass is a frozen dataclass whose fields are annotated with a :class:`Rule` each.
+
+    Example:
+        >>> from ignite_lr.schedules import Linear
+        >>> schedule = Linear(total_steps=4)
+        >>> schedule(1), schedule.values(5), schedule.to_dict()["name"]
+        (0.75, [1.0, 0.75, 0.5, 0.25, 0.0], 'linear')
     """
 
     name: ClassVar[str]

@@ -74,6 +74,12 @@ class Verdict:
             ``lr`` is None below ``MIN_CONFIDENCE``.
         reason: one or two sentences: what was seen, and what to change where that would help.
         interval: smallest and largest rate that the repeats suggest; None for a single sweep.
+
+    Example:
+        >>> lrs = [10 ** (i / 20 - 6) for i in range(121)]
+        >>> verdict = judge(lrs, [2.0 - 1.0 / (1 + (3e-3 / lr) ** 2) + (lr / 0.1) ** 2 for lr in lrs])
+        >>> verdict.lr == descent(lrs, [2.0 - 1.0 / (1 + (3e-3 / lr) ** 2) + (lr / 0.1) ** 2 for lr in lrs])
+        True
     """
 
     lr: float | None
@@ -138,7 +144,20 @@ def descent(lrs: Numbers, losses: Numbers) -> float:
 
 
 def judge(lrs: Numbers, losses: Numbers) -> Verdict:
-    """What the default rule makes of one sweep; takes what ``descent`` takes, and never abstains by raising."""
+    """What the default rule makes of one sweep; takes what ``descent`` takes, and never abstains by raising.
+
+    Args:
+        lrs: positive, increasing learning rates of the sweep.
+        losses: raw (unsmoothed) losses, as many; they may end in non-finite values.
+
+    Raises:
+        ValueError: if the arguments are no curve.
+
+    Example:
+        >>> verdict = judge([10 ** (i / 20 - 6) for i in range(121)], [2.0] * 121)
+        >>> verdict.lr is None, verdict.confidence
+        (True, 0.0)
+    """
     return _read(*ready(*curve(lrs, losses)))
 
 
@@ -154,6 +173,13 @@ def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
 
     Raises:
         ValueError: if there is no sweep, or one of them is no curve.
+
+    Example:
+        >>> lrs = [10 ** (i / 20 - 6) for i in range(121)]
+        >>> losses = [2.0 - 1.0 / (1 + (3e-3 / lr) ** 2) + (lr / 0.1) ** 2 for lr in lrs]
+        >>> low, high = judge_repeats(lrs, [losses, [loss + 1 for loss in losses]]).interval
+        >>> low <= judge_repeats(lrs, [losses]).lr <= high
+        True
     """
     if len(curves) == 0:
         raise ValueError("curves must hold the losses of at least one sweep, got none")
