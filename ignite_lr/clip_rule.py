@@ -63,6 +63,10 @@ def check_positive(argument: str, value: float) -> None:
 def _check_number(argument: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{argument} must be a number, got {type(value).__name__}: {value!r}.")
+    try:
+        float(value)
+    except OverflowError as error:  # an int or a Fraction beyond all floats
+        raise ValueError(f"{argument} must be finite as a float, or inf, got {value}.") from error
 
 
 def _check_integer(argument: str, value: object, least: int, otherwise: str = "") -> None:

@@ -89,7 +89,7 @@ class ClipState:
         missing = sorted(expected - set(saved))
         if missing:
             raise ValueError(f"state_dict must be made by GradNormClipper.state_dict(): it lacks {', '.join(missing)}.")
-        if saved["format"] != _FORMAT:
+        if not isinstance(saved["format"], int) or saved["format"] != _FORMAT:
             raise ValueError(f"state_dict['format'] must be {_FORMAT}, got {saved['format']!r}.")
         counters = {name: _count(saved[name], f"state_dict[{name!r}]") for name in _COUNTERS}
         if counters["clipped"] > counters["updates"] or counters["skipped"] > counters["nonfinite"]:

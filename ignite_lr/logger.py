@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -100,6 +101,8 @@ class LRLogger:
             raise TypeError(f"history must be an int, got {history!r}.")
         if history < 0:
             raise ValueError(f"history must be at least 0 updates, got {history}.")
+        if history > sys.maxsize:
+            raise ValueError(f"history must be at most {sys.maxsize} updates, got {history}.")
         if not isinstance(step, str) or step not in ("iteration", "update"):
             raise ValueError(f'step must be "iteration" or "update", got {step!r}.')
         if global_step_transform is not None and not callable(global_step_transform):

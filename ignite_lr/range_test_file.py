@@ -62,10 +62,15 @@ def _numbers(name: str, value: Any) -> Any:
     raise TypeError(f"{name} must hold numbers, got {value!r}")
 
 
-def _check_lengths(curves: Iterable[Any]) -> None:
+def _check_shapes(curves: Iterable[Any]) -> None:
     for curve in curves:
         if not len(curve["lrs"]) == len(curve["losses"]) == len(curve["smoothed_losses"]):
             raise ValueError("lrs, losses and smoothed_losses must have the same length")
+        if any(isinstance(loss, tuple) for loss in (*curve["losses"], *curve["smoothed_losses"])):
+            raise ValueError("losses and smoothed_losses must hold one number a point")
+        rows = [rate if isinstance(rate, tuple) else (rate,) for rate in (*curve["lrs"], curve["stop_lr"])]
+        if any(isinstance(rate, tuple) for row in rows for rate in row) or len({len(row) for row in rows} | {0}) != 2:
+            raise ValueError("lrs and stop_lr must hold one rate a point, or one for each parameter group")
 
 
 def write_result(result: Any, path: str | os.PathLike[str]) -> Path:
@@ -100,7 +105,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
             SweepCurve(**{field: _checked(field, sweep[field]) for field in _SWEEP_FIELDS})
             for sweep in content["sweeps"]
         )
-        _check_lengths([fields, *map(vars, sweeps)])
+        _check_shapes([fields, *map(vars, sweeps)])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name} is no range test result: {error!r}") from error
     return {**fields, "sweeps": sweeps}
