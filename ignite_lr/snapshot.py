@@ -112,8 +112,11 @@ class Snapshot:
         own = [key for key in vars(trainer) if key not in _ENGINE_INTERNALS]
         self.add_values(name, trainer, [*_ENGINE_FLAGS, *own])
 
+        # "run" is what a sweep puts there itself, and takes away
+        kept = {*_ENGINE_INTERNALS, *own, "run"}
+
         def forget_what_is_new() -> None:
-            for key in [key for key in vars(trainer) if key not in _ENGINE_INTERNALS and key not in own]:
+            for key in [key for key in vars(trainer) if key not in kept]:
                 delattr(trainer, key)
 
         self._parts.append((name, forget_what_is_new))

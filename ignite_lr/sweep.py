@@ -232,7 +232,9 @@ class Sweep(Engine):
                 loss = math.fsum(self._micro_losses) / len(self._micro_losses)
         else:
             loss = self._validate() if pending else 0.0
-        loss, pending, stop = _agree(self._world, loss, pending, self._asked_to_stop)
+        stop = self._asked_to_stop
+        if self._world > 1:
+            loss, pending, stop = _agree(self._world, loss, pending, stop)
         reason: str | None = None
         if pending:
             self._micro_losses = []
@@ -305,8 +307,6 @@ class Sweep(Engine):
 
 def _agree(world: int, loss: float, updates: int, stop: bool) -> tuple[float, int, bool]:
     """The mean loss over the ranks, and whether any of them wants to stop. One collective."""
-    if world == 1:
-        return loss, updates, stop
     device = idist.device()
     precision = torch.float32 if device.type in ("mps", "xla") else torch.float64
     mine = torch.tensor([loss, updates, updates**2, float(stop)], dtype=precision, device=device)

@@ -887,7 +887,8 @@ def test_the_trainer_can_be_run_by_its_own_name() -> None:
     """As users of the original may do, which hands out the trainer itself."""
     training = Training()
     finder = LRFinder()
-    with without_divergence(), finder.attach(training.trainer, training.to_save, num_iter=20, end_lr=0.1):
+    with without_divergence(), finder.attach(training.trainer, training.to_save, num_iter=20, end_lr=0.1, repeats=2):
+        training.trainer.run(training.data)
         training.trainer.run(training.data)
     assert len(finder.result.lrs) == 20
     assert "run" not in vars(training.trainer)
