@@ -4,8 +4,8 @@ Every schedule is a frozen dataclass that is called with the index of an update,
 which multiplies the base rate for that update. It holds no state, so that a resumed training needs the index only.
 
 * Where there is a ``warmup_steps``, the factor first rises linearly from ``warmup_start`` at update 0 to the peak at
-  update ``warmup_steps``. All other positions (``total_steps``, ``milestones``, ...) count from update 0 too: they
-  include the warmup. A phase of length zero is skipped.
+  update ``warmup_steps``, where the rest begins. ``total_steps`` includes the warmup; ``step_size`` and ``milestones``
+  count from its end. A phase of length zero is skipped.
 * A ``warmup_start`` of 0 makes the first update of the training one that changes nothing; 1e-3, say, does not.
 * From its end on, a schedule holds its final value.
 * Factors are finite and never negative. Arguments are checked when the schedule is made.
@@ -575,13 +575,10 @@ class Exponential(Warmed, name="exponential"):
 
 @dataclass(frozen=True, repr=False)
 class Step(Warmed, name="step"):
-    """A drop at every multiple of ``step_size``: ``factor(t) = gamma**floor(t / step_size)``. It has no end.
-
-    The drops stay where they are, at updates ``step_size``, ``2 * step_size`` and so on, whether or not a warmup takes
-    the place of the first updates.
+    """A drop after every ``step_size`` updates: ``factor(t) = gamma**floor((t - warmup) / step_size)``. It has no end.
 
     Args:
-        step_size: updates between two drops, at least 1.
+        step_size: updates between two drops, and from the end of the warmup to the first one, at least 1.
         gamma: what a drop multiplies by, above 0.
         warmup_steps: length of the warmup in updates, at least 0; it rises to 1.
         warmup_start: factor at update 0, at least 0.
@@ -599,21 +596,21 @@ class Step(Warmed, name="step"):
     warmup_start: Factor = 0.0
 
     def _factor(self, step: int) -> float:
-        return _power(self.gamma, step // self.step_size)
+        return _power(self.gamma, (step - self.warmup_steps) // self.step_size)
 
 
 @dataclass(frozen=True, repr=False)
 class MultiStep(Warmed, name="multi_step"):
-    """A drop at each milestone: ``factor(t) = gamma**(number of milestones <= t)``.
+    """A drop at each milestone: ``factor(t) = gamma**(number of milestones <= t - warmup)``.
 
     Args:
-        milestones: the updates of the drops, counted from update 0 whether or not there is a warmup; they never fall,
-            and one that is there twice counts twice.
+        milestones: the updates of the drops, counted from the end of the warmup; they never fall, and one that is there
+            twice counts twice.
         gamma: what a drop multiplies by, above 0.
         warmup_steps: length of the warmup in updates, at least 0; it rises to 1.
         warmup_start: factor at update 0, at least 0.
 
-    Source: PyTorch's ``MultiStepLR``; Goyal et al. (arXiv:1706.02677) for the warmup in front of it.
+    Source: PyTorch's ``MultiStepLR``; with a warmup, timm's ``MultiStepLRScheduler``.
 
     Example:
         >>> MultiStep(milestones=[2, 3], gamma=0.5).values(5)
@@ -626,7 +623,7 @@ class MultiStep(Warmed, name="multi_step"):
     warmup_start: Factor = 0.0
 
     def _factor(self, step: int) -> float:
-        return _power(self.gamma, bisect_right(self.milestones, step))
+        return _power(self.gamma, bisect_right(self.milestones, step - self.warmup_steps))
 
 
 @dataclass(frozen=True, repr=False)
