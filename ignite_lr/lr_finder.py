@@ -155,8 +155,11 @@ class LRFinder:
             raise TypeError(f"Argument trainer should be an Engine, but given {type(trainer)}")
         if not isinstance(to_save, Mapping):
             raise TypeError(f"Argument to_save should be a mapping, but given {type(to_save)}")
-        Checkpoint._check_objects(to_save, "state_dict")
-        Checkpoint._check_objects(to_save, "load_state_dict")
+        try:
+            Checkpoint._check_objects(to_save, "state_dict")
+            Checkpoint._check_objects(to_save, "load_state_dict")
+        except TypeError as error:
+            raise TypeError(f"to_save: {error}") from error
         if not isinstance(optimizer_key, str):
             raise TypeError(f"optimizer_key should be a str, but given {type(optimizer_key)}")
         if optimizer_key not in to_save:
