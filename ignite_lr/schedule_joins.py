@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -91,7 +92,8 @@ class Points:
         return tuple(points)
 
 
-UpdateIndices = Annotated[tuple[int, ...], Indices()]
+# a list is taken as well, and kept as a tuple
+UpdateIndices = Annotated[Sequence[int], Indices()]
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,7 +113,7 @@ class PiecewiseLinear(Schedule, name="piecewise_linear"):
         0.75
     """
 
-    points: Annotated[tuple[tuple[float, float], ...], Points()]
+    points: Annotated[Sequence[tuple[float, float]], Points()]
 
     @cached_property
     def _updates(self) -> tuple[float, ...]:
@@ -147,7 +149,7 @@ class Join(Schedule, name="join"):
         [1.0, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
     """
 
-    schedules: Annotated[tuple[ScheduleFunction, ...], Functions()]
+    schedules: Annotated[Sequence[ScheduleFunction], Functions()]
     boundaries: UpdateIndices
 
     def _prepare(self) -> None:
