@@ -161,7 +161,7 @@ CURVES = {
 }
 
 
-def save(figure: Any, path: Path, size: tuple[float, float] = (7.0, 3.9)) -> None:
+def save(figure: Any, path: Path, size: tuple[float, float] = (8.6, 3.9)) -> None:
     figure.set_size_inches(*size)
     figure.savefig(path, dpi=90, bbox_inches="tight")
 

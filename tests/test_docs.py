@@ -159,7 +159,7 @@ def test_code_that_is_not_run_says_so(page: Path) -> None:
     """Code of other libraries is marked ``py`` and has a title; everything marked ``python`` is run."""
     for options, code in blocks(page):
         language = options.split(" ")[0]
-        assert language in ("python", "py", "bash", "text"), options
+        assert language in ("python", "py", "bash", "sh", "text"), options
         if language == "py":
             assert re.search(r'title="(Before|examples/)', options), options
             if not code.startswith("--8<--"):
