@@ -134,6 +134,18 @@ def test_code_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="the table on the page is that of PyTorch 2.13")
+def test_the_table_of_schedulers_is_what_its_code_prints(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = DOCS / "guides" / "schedulers.md"
+    run_code(page, {})
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert printed
+    assert "\n".join(printed) in page.read_text(encoding="utf-8")
+
+
 def test_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The README takes a model and its data as given, as its reader has them."""
     monkeypatch.chdir(tmp_path)

@@ -79,8 +79,11 @@ def test_the_sdist_has_what_a_wheel_needs(built: tuple[Path, Path]) -> None:
 def test_the_wheel_has_the_package_and_nothing_else(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as archive:
         names = set(archive.namelist())
+        [metadata] = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
     expected = {f"ignite_lr/{path.name}" for path in (ROOT / "ignite_lr").iterdir() if path.suffix in (".py", ".typed")}
     assert {name for name in names if ".dist-info/" not in name} == expected
+    assert "License-Expression: BSD-3-Clause" in metadata
+    assert re.search(r"^Requires-Dist: bokeh.*extra == [\"']html", metadata, re.MULTILINE)
 
 
 def test_the_wheel_works_where_it_is_installed(built: tuple[Path, Path], tmp_path: Path) -> None:
