@@ -162,7 +162,7 @@ class LRSchedulerHandler:
         missing = [key for key in ("interval", "ticks", "position") if key not in state_dict]
         if missing:
             raise ValueError(f"state_dict must have {' and '.join(missing)}, got {sorted(map(str, state_dict))}.")
-        if state_dict["interval"] != self.interval:
+        if not isinstance(state_dict["interval"], str) or state_dict["interval"] != self.interval:
             raise ValueError(
                 f"interval must be that of the saved state, {state_dict['interval']!r}, got {self.interval!r}."
             )

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ignite.engine import DeterministicEngine, Engine, Events, create_supervised_evaluator, create_supervised_trainer
+from ignite.engine import (
+    DeterministicEngine,
+    Engine,
+    Events,
+    State,
+    create_supervised_evaluator,
+    create_supervised_trainer,
+)
 from ignite.handlers import Checkpoint, DiskSaver, TensorboardLogger
 from ignite.metrics import Accuracy, Loss, RunningAverage
 from torch import nn
@@ -471,6 +478,8 @@ def test_recycled_data_gets_new_epochs_and_its_old_one_back() -> None:
     assert torch.equal(sampler.generator.get_state(), state)
 
 
+# from Python 3.12 on, about the fork that PyTorch's loader makes for its workers
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_loader_with_persistent_workers_keeps_its_iterator() -> None:
     training = Training()
     x, y = (torch.cat(part) for part in zip(*training.data, strict=True))
@@ -510,6 +519,9 @@ def test_generators_of_the_data_come_back() -> None:
 # -- the trainer
 
 
+needs_max_iters = pytest.mark.skipif(not hasattr(State(), "max_iters"), reason="max_iters came after Ignite 0.5.2")
+
+
 def fresh(training: Training) -> None:
     pass
 
@@ -547,7 +559,15 @@ def crashed(training: Training) -> None:
 
 @pytest.mark.parametrize(
     "prepare",
-    [fresh, finished, finished_by_max_iters, interrupted, terminated, loaded, crashed],
+    [
+        fresh,
+        finished,
+        pytest.param(finished_by_max_iters, marks=needs_max_iters),
+        interrupted,
+        terminated,
+        loaded,
+        crashed,
+    ],
     ids=lambda f: f.__name__,
 )
 def test_the_trainer_goes_on_as_if_nothing_had_been(prepare: Callable[[Training], None]) -> None:
@@ -562,7 +582,7 @@ def test_the_trainer_goes_on_as_if_nothing_had_been(prepare: Callable[[Training]
             assert len(training.sweep().result.lrs) == 20
             assert training.trainer.state is state
             assert vars(state) == before
-        ends = training.trainer.state.max_iters
+        ends = getattr(training.trainer.state, "max_iters", None)
         more = {"max_iters": 30} if ends else {"max_epochs": 4}
         training.trainer.run(training.data, **more)
         outcomes.append((training.weights(), training.trainer.state.iteration, training.trainer.state.epoch))

@@ -90,7 +90,8 @@ class Training:
         return loss.item()
 
     def run(self, updates: int) -> None:
-        self.trainer.run(self.loader, max_iters=self.trainer.state.iteration + updates * self.every)
+        # an epoch for each update: max_iters is not in Ignite 0.5.2
+        self.trainer.run(self.loader, max_epochs=self.trainer.state.epoch + updates, epoch_length=self.every)
 
     def sweep(self, end: str) -> None:
         finder = LRFinder()
