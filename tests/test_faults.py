@@ -711,28 +711,44 @@ def swapped_optimizer(handler: str, tmp_path: Path) -> None:
     logger="`TypeError` that says to remove the handler first; removed, the copy is free of it",
 )
 def copied_trainer(handler: str, tmp_path: Path) -> None:
-    training = Training()
-    trainer = Engine(plain_step)
-    item = training.handlers.get(handler)
+    step = PlainStep()
+    trainer = Engine(step)
     if handler == "finder":
-        training.trouble = lambda iteration: None
-        check_sweep(training, "num_iter")
-        pickle.loads(pickle.dumps(training.trainer.state.metrics))
-        copy.deepcopy(training.trainer.state.metrics)
-        return
-    assert item is not None
-    handle = item.attach(trainer)
-    with pytest.raises(TypeError, match="remove"):
-        copy.deepcopy(trainer)
-    with pytest.raises(TypeError, match="remove"):
-        pickle.dumps(trainer)
-    handle.remove()
-    copy.deepcopy(trainer).run([0])
-    pickle.loads(pickle.dumps(trainer)).run([0])
+        to_save = {"model": step.model, "optimizer": step.optimizer}
+        with LRFinder().attach(trainer, to_save, num_iter=20, end_lr=1e9) as sweep:
+            sweep.run(DATA)
+    else:
+        item = {
+            "scheduler": lambda: LRSchedulerHandler(ScheduleLR(step.optimizer, schedules.Constant())),
+            "clipper": lambda: GradNormClipper(step.optimizer),
+            "logger": lambda: LRLogger(step.optimizer),
+        }[handler]()
+        handle = item.attach(trainer)
+        with pytest.raises(TypeError, match=r"remove"):
+            copy.deepcopy(trainer)
+        with pytest.raises(TypeError, match=r"remove"):
+            pickle.dumps(trainer)
+        handle.remove()
+    for copied in (copy.deepcopy(trainer), pickle.loads(pickle.dumps(trainer))):
+        copied.run(DATA)
+        assert copied.state.iteration == len(DATA)
+        assert not any(copied._event_handlers.values())
+    assert trainer.state.iteration == 0
 
 
-def plain_step(engine: Engine, batch: Any) -> Any:
-    return batch
+class PlainStep:
+    """A training step that can be copied and pickled, with all that it needs."""
+
+    def __init__(self) -> None:
+        self.model = nn.Linear(3, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+    def __call__(self, engine: Engine, batch: Any) -> float:
+        self.optimizer.zero_grad()
+        loss = nn.functional.mse_loss(self.model(batch[0]), batch[1])
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
 
 
 # -- the tests
