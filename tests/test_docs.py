@@ -195,6 +195,16 @@ def test_files_that_the_page_names_are_there(page: Path) -> None:
         assert (ROOT / path).exists(), path
 
 
+def test_every_benchmark_is_on_the_page() -> None:
+    folder = ROOT / "benchmarks"
+    page = (DOCS / "benchmarks.md").read_text(encoding="utf-8") + (folder / "README.md").read_text(encoding="utf-8")
+    sources = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
+    # what another one starts need not be named
+    started = {name for name in sources for other, source in sources.items() if other != name and f'"{name}"' in source}
+    programs = {name for name, source in sources.items() if '"__main__"' in source}
+    assert {name for name in programs - started if name not in page} == set()
+
+
 def make_pictures() -> Any:
     spec = importlib.util.spec_from_file_location("make_pictures", DOCS / "make_pictures.py")
     assert spec is not None
