@@ -239,7 +239,7 @@ class ScheduleLR(LambdaLR):
         # the schedule, where all rates are plain numbers that come from one factor
         simple = (
             not self.absolute
-            and all(group["lr"].__class__ is float for group in self._groups)
+            and not any(isinstance(group["lr"], torch.Tensor) for group in self._groups)
             and not any(isinstance(base, torch.Tensor) for base in bases)
         )
         self._simple = self._shared if simple else None
