@@ -47,8 +47,7 @@ def main(args: argparse.Namespace) -> None:
 
     def judged(images: Tensor, real: bool) -> Tensor:
         scores = discriminator(images)
-        target = torch.full_like(scores, 0.9 if real else 0.0)
-        return nn.functional.binary_cross_entropy_with_logits(scores, target)
+        return nn.functional.binary_cross_entropy_with_logits(scores, torch.full_like(scores, 0.9 if real else 0.0))
 
     def step(engine: Engine, batch: list[Tensor]) -> dict[str, Tensor]:
         real = batch[0].to(args.device)
@@ -78,7 +77,7 @@ def main(args: argparse.Namespace) -> None:
         schedulers[name] = ScheduleLR(optimizer, schedule)
         handler = LRSchedulerHandler(schedulers[name])
         handler.attach(trainer)
-        clippers[name] = GradNormClipper(optimizer, percentile=90.0, name=name)
+        clippers[name] = GradNormClipper(optimizer, percentile=90.0, warmup_updates=100, name=name)
         clippers[name].attach(trainer)
         to_save |= {
             f"{name}_optimizer": optimizer,
@@ -99,9 +98,10 @@ def main(args: argparse.Namespace) -> None:
 
     with torch.no_grad():
         samples = generator(torch.randn(32, NOISE, device=args.device)).view(4, 8, 8, 8).cpu()
+        samples = nn.functional.pad(samples, (1, 1, 1, 1), value=-1.0)
     figure = Figure(figsize=(6, 3))
-    ax = figure.add_subplot()
-    ax.imshow(samples.permute(0, 2, 1, 3).reshape(32, 64).numpy(), cmap="gray_r")
+    ax = figure.add_axes((0, 0, 1, 1))
+    ax.imshow(samples.permute(0, 2, 1, 3).reshape(40, 80).numpy(), cmap="gray_r")
     ax.set_axis_off()
     figure.savefig(args.output / "samples.png")
     for name, clipper in clippers.items():
@@ -112,9 +112,9 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/gan"), help="folder for everything written")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     main(parser.parse_args())
