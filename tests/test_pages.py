@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("mkdocs")
+pytest.importorskip("mkdocs", reason="needs the extra docs: make docs or make lint installs it")
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

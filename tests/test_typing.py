@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("mypy")
+pytest.importorskip("mypy", reason="needs the extra dev: make lint installs it")
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "tests" / "typing" / "user_script.py"
