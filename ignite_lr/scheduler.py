@@ -142,8 +142,9 @@ class LRSchedulerHandler:
         """How far it has counted. Steps of the scheduler that are due are made first."""
         self.settle()
         state: dict[str, Any] = {"interval": self.interval, "ticks": self._ticks, "position": self._position}
-        if any(attachment.ahead for attachment in self._attachments):
-            # In the middle of an iteration the scheduler may have been saved, by the same checkpoint, before this step.
+        if not isinstance(self.scheduler, ScheduleLR) and any(attachment.ahead for attachment in self._attachments):
+            # In the middle of an iteration the scheduler may have been saved, by the same checkpoint, before the step
+            # that was due. ScheduleLR asks for it.
             state["scheduler"] = copy.deepcopy(self.scheduler.state_dict())
         return state
 
