@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import io
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -545,6 +546,8 @@ def _train_sharded(rank: int, store: str, folder: str) -> None:
                 torch.save((found, weights), Path(folder) / f"{fused}-{on_nonfinite}-{rank}.pt")
     finally:
         dist.destroy_process_group()
+    # now and then a spawned process with a gloo group aborts while its interpreter shuts down, when all is done
+    os._exit(0)
 
 
 def _train_model(model: nn.Module, optimizer: torch.optim.Optimizer, clipper: GradNormClipper) -> list[list[float]]:
