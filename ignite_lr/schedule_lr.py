@@ -125,13 +125,16 @@ class ScheduleLR(LambdaLR):
             self._meet_groups()
             bases = self.base_lrs
         schedule = self._simple
-        if schedule is not None and groups[0]["lr"].__class__ is float:
+        first = groups[0]
+        if schedule is not None and first["lr"].__class__ is float:
             factor = schedule(step)
             if factor.__class__ is not float or not 0.0 <= factor < math.inf:
                 factor = _checked(factor, schedule, step)
-            # the lengths are the same, and saying so costs as much as one pass of the loop
-            for group, base in zip(groups, bases):  # noqa: B905
-                group["lr"] = base * factor
+            first["lr"] = bases[0] * factor
+            if len(bases) > 1:  # a loop over one costs as much as all of the above
+                # the lengths are the same, and saying so costs as much as one pass of the loop
+                for group, base in zip(groups, bases):  # noqa: B905
+                    group["lr"] = base * factor
             self._factor = factor
             self._written = None
         else:
