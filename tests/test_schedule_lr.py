@@ -390,3 +390,18 @@ def test_a_step_to_a_given_update() -> None:
     assert rates(optimizer) == [0.25]
     scheduler.step()
     assert rates(optimizer) == [pytest.approx(0.2)]
+
+
+def test_rates_on_a_device_are_never_read() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():  # reading a value raises here
+        parameter = torch.nn.Parameter(torch.zeros(1, device="cuda"))
+        optimizer = torch.optim.AdamW([parameter], lr=0.1, capturable=True)
+        # put there afterwards, because PyTorch's own constructor reads it
+        kept = optimizer.param_groups[0]["lr"] = torch.tensor(0.1, device="cuda")
+        scheduler = ScheduleLR(optimizer, LINE)
+        for _ in range(3):
+            scheduler.step()
+        scheduler.get_last_lr()
+        assert optimizer.param_groups[0]["lr"] is kept
