@@ -12,6 +12,9 @@ MIN_SIGMAS = 3.5
 MIN_DEPTH = 0.75
 """Together they let about one flat curve in 50 pass where there are 50 or 100 points, one in 20 where there are 20."""
 
+EDGE_SIGMAS = 5.0
+"""Asked for in the decade below the explosion: more than elsewhere, since the rate is then a guess."""
+
 MIN_POINTS = 10
 """The default rule wants as many finite losses."""
 
@@ -19,7 +22,9 @@ MIN_POINTS = 10
 def ready(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """The curve up to its first non-finite loss, with single outlying batches replaced.
 
-    An outlier is further from the median of its five neighbours than ten times what is usual.
+    An outlier is further from the median of its five neighbours than ten times what is usual. What is usual is also
+    looked up on the losses below the start: a loss that explodes steadily is its own median everywhere, and where that
+    is a large part of the sweep, ordinary noise would pass for outliers.
     """
     finite = np.isfinite(y)
     count = len(y) if finite.all() else int(np.argmin(finite))
@@ -28,7 +33,8 @@ def ready(x: Floats, y: Floats) -> tuple[Floats, Floats]:
         return x, y
     local = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(y, 2, mode="edge"), 5), axis=1)
     off = np.abs(y - local)
-    return x, np.where(off > 10 * np.median(off) / 0.6745, local, y)
+    usual = max(np.median(off), np.median(off[y <= np.median(y[: head(count)])]))
+    return x, np.where(off > 10 * usual / 0.6745, local, y)
 
 
 def capped(y: Floats, points: int) -> Floats:
@@ -107,6 +113,18 @@ def find_edge(y: Floats, start: float, noise: float) -> int | None:
     smooth, _ = smoothed(np.minimum(y, start + 20 * noise), max(1.0, 0.02 * len(y)))
     inside = np.flatnonzero(smooth <= start + noise)
     return int(inside[-1]) if len(inside) and inside[-1] < len(y) - 1 else None
+
+
+def edge_sigmas(x: Floats, y: Floats, edge: int, noise: float) -> float:
+    """By how many standard errors the losses in the decade below ``x[edge]`` lie below those before it.
+
+    0 where less than three points are on one side: nothing can be said then.
+    """
+    first = int(np.searchsorted(x, x[edge] / 10))
+    before, below = y[:first], y[first : edge + 1]
+    if min(len(before), len(below)) < 3:
+        return 0.0
+    return float((before.mean() - below.mean()) / (noise * np.sqrt(1 / len(before) + 1 / len(below))))
 
 
 def crossing(x: Floats, y: Floats, level: float) -> float:

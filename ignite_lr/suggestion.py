@@ -20,12 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ignite_lr.curve_fall import (
+    EDGE_SIGMAS,
     MIN_DEPTH,
     MIN_POINTS,
     MIN_SIGMAS,
     Fall,
     capped,
     crossing,
+    edge_sigmas,
     find_edge,
     find_fall,
     head,
@@ -54,7 +56,8 @@ __all__ = [
 
 MIN_CONFIDENCE = 0.5
 """Below this confidence the default rule abstains: the descent is less than ``MIN_SIGMAS`` standard errors deep, or
-less than ``MIN_DEPTH`` of what one batch differs from the next. Twice that depth has the confidence 2/3."""
+less than ``MIN_DEPTH`` of what one batch differs from the next, and not ``EDGE_SIGMAS`` deep just below the explosion
+either, which has this very confidence. Twice that depth has the confidence 2/3."""
 
 WIDTHS = (0.05, 0.075, 0.1, 0.2)
 """Widths of the smoothing (standard deviation of the Gaussian) as shares of the sweep."""
@@ -96,20 +99,24 @@ def descent(lrs: Numbers, losses: Numbers) -> float:
     with the lowest loss, ``lr_edge`` the one from which on the loss stays above its start, and ``p`` the number of
     points per decade of rates::
 
-        descent = sqrt(lr_95 * lr_lowest) * min(1, sqrt(p / 200))
+        late = min(1, sqrt(p / 200))
+        descent = sqrt(lr_95 * min(lr_lowest, 10 * lr_95)) * late
         w = 1 / (1 + (s / 2) ** 2)
         suggestion = descent ** (1 - w) * (lr_edge / 8) ** w
 
     ``s`` is the strength of the descent: its depth over what the rule asks for at least, which is the smaller one of
-    depth / (3.5 standard errors) and depth / (0.75 of what one batch differs from the next).
+    depth / (3.5 standard errors) and depth / (0.75 of what one batch differs from the next). Below 1 the rule
+    abstains, unless the loss explodes and was over the last decade before 5 standard errors lower than until then: the
+    suggestion is lr_edge / 2 * late there.
 
     Why so. The end of the descent is steep and hence easy to locate, but lies too low where the loss falls twice; the
-    lowest point is where the sweep learnt most, but it wanders along a wide basin: their geometric mean. A sweep with
-    few points per decade has no time to learn at the rates it passes, so its descent ends late, at rates too high for
-    a training that stays there; the square root is half way between a descent that ends at a fixed rate and one that
-    ends at a fixed sum of rates. A sweep of 300 points over eight decades has 37.5 points per decade and is divided by
-    2.3. A shallow descent is one that the explosion cut short: it says little about where learning is best, and the
-    edge says more.
+    lowest point is where the sweep learnt most, but it wanders along a wide basin: their geometric mean, with the
+    lowest point a decade away at most. A sweep with few points per decade has no time to learn, or to explode, at the
+    rates it passes, so both come late, at rates too high for a training that stays there; the square root is half way
+    between a descent that ends at a fixed rate and one that ends at a fixed sum of rates. A sweep of 300 points over
+    eight decades has 37.5 points per decade and is divided by 2.3. A shallow descent is one that the explosion cut
+    short: it says little about where learning is best, and the edge says more. The edge also says where to look, which
+    shows descents that are too short to stand out of the whole curve.
 
     The answer does not change when losses are scaled or shifted, so negative losses are as good as any.
 
@@ -218,16 +225,21 @@ def _read(x: Floats, y: Floats) -> Verdict:
     strength = min(sigmas / MIN_SIGMAS, fall.depth / (MIN_DEPTH * noise))
     confidence = 1 / (1 + 1 / strength) if strength > 0 else 0.0
     lowest = fall.lowest
+    edge = find_edge(raw, fall.start, noise)
+    log_x = np.log10(x)
+    decades = max(float(log_x[-1] - log_x[0]), 1e-9)
+    late = min(0.0, float(np.log10((count - 1) / decades / 200)) / 2)
+    if strength < 1 and edge is not None and edge_sigmas(x, y, edge, noise) >= EDGE_SIGMAS:
+        said = f"the loss falls only a little before it explodes at {x[edge]:.2g}, and the rate is a share of that one"
+        said += "; to be sure, raise num_iter or the batch size, or sweep with repeats"
+        return Verdict(float(x[edge]) / 2 * 10**late, MIN_CONFIDENCE, said)
     if strength >= 1 and lowest < 3:  # what lies below the first rates is out of sight
         said = f"the loss turns up at {x[lowest]:.2g}, within the first points of the sweep: lower start_lr"
         return Verdict(None, MIN_CONFIDENCE / 2, said)
     if strength < 1:
         return Verdict(None, confidence, _why_not(x, raw, fall, noise))
-    log_x = np.log10(x)
-    spacing = (log_x[-1] - log_x[0]) / (count - 1)
     done = crossing(log_x, fall.smooth, fall.start - 0.95 * fall.depth)
-    log_lr = (done + log_x[lowest]) / 2 + min(0.0, float(np.log10(1 / (200 * spacing))) / 2)
-    edge = find_edge(raw, fall.start, noise)
+    log_lr = (done + min(log_x[lowest], done + 1)) / 2 + late
     if edge is not None:
         weight = 1 / (1 + (strength / 2) ** 2)
         log_lr = (1 - weight) * log_lr + weight * (log_x[edge] - np.log10(8))

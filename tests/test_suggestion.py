@@ -197,6 +197,12 @@ class TestDefaultRule:
         losses = curve(lrs, learns=2e-2, diverges=1.0, noise=0.02) - 0.7 / (1 + (3e-5 / lrs) ** 2)
         assert 1e-2 < descent(lrs, losses) < 0.5
 
+    def test_a_wide_basin(self) -> None:
+        # From 1e-4 on the loss hardly changes; where it is lowest says little.
+        lrs = rates(300, 1e-7, 100.0)
+        lowest_far = curve(lrs, learns=1e-5, diverges=50.0) - 0.02 * np.exp(-((np.log10(lrs) - 0.3) ** 2) / 0.1)
+        assert descent(lrs, lowest_far) < 1e-3
+
     def test_a_recovery_after_an_explosion_does_not_count(self) -> None:
         lrs = rates(400, 1e-7, 1e3)
         losses = curve(lrs, noise=0.02)
@@ -250,6 +256,25 @@ class TestAbstention:
         lrs, rng = rates(points), np.random.default_rng(0)
         passed = sum(judge(lrs, 2.3 + 0.1 * rng.standard_normal(points)).lr is not None for _ in range(200))
         assert passed <= (14 if points == 20 else 8)  # the documented levels: one in 20, one in 50
+
+    @pytest.mark.parametrize("points", [20, 50, 100, 300])
+    @pytest.mark.parametrize("explodes", [0.01, 0.3, 3.0])
+    def test_flat_curves_that_explode_seldom_pass(self, points: int, explodes: float) -> None:
+        # A long explosion must not make the rule take ordinary noise for outliers: what is left would look calm.
+        lrs, rng = rates(points), np.random.default_rng(0)
+        curves = (2.3 + 0.1 * rng.standard_normal(points) + (lrs / explodes) ** 2 for _ in range(200))
+        assert sum(judge(lrs, losses).lr is not None for losses in curves) <= (14 if points == 20 else 8)
+
+    @pytest.mark.parametrize("seed", [0, 1, 2])
+    def test_a_short_descent_below_the_explosion_is_enough(self, seed: int) -> None:
+        # Over half a decade and hardly deeper than the noise: too little for the whole curve, enough in one place.
+        lrs = rates()
+        losses = 2.3 + 0.1 * np.random.default_rng(seed).standard_normal(300) + 10 * np.maximum(lrs / 1.5 - 1, 0)
+        assert judge(lrs, losses).lr is None
+        verdict = judge(lrs, losses - 0.18 * ((lrs > 0.3) & (lrs < 1.5)))
+        assert verdict.lr == pytest.approx(1.0 / 4.6, rel=0.2)  # explodes between 1.0 and 1.5
+        assert verdict.confidence == MIN_CONFIDENCE
+        assert "before it explodes" in verdict.reason
 
     def test_did_not_learn(self) -> None:
         lrs = rates()
