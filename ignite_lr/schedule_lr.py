@@ -367,10 +367,7 @@ def _write(group: dict[str, Any], rate: Rate) -> None:
     present = group["lr"]
     if isinstance(present, torch.Tensor):
         # in place, because a compiled or captured step holds on to this very tensor
-        if isinstance(rate, torch.Tensor):
-            present.copy_(rate)
-        else:
-            present.fill_(rate)
+        present.fill_(rate)
     else:
         group["lr"] = _number(rate)
 

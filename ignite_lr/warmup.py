@@ -88,7 +88,7 @@ class WarmupScheduler(LRScheduler):
             factor = self.warmup_start + (1.0 - self.warmup_start) * share
             for group, first in zip(self.optimizer.param_groups, self.first_lrs, strict=True):
                 if isinstance(group["lr"], torch.Tensor):
-                    group["lr"].copy_(torch.as_tensor(first) * factor)
+                    group["lr"].fill_(first * factor)
                 else:
                     group["lr"] = first * factor
         self._last_lr = [_copied(group["lr"]) for group in self.optimizer.param_groups]
