@@ -580,9 +580,9 @@ def required(item: Any, state: dict[str, Any]) -> list[str]:
 @fault(
     "`trainer.terminate()`, then run again",
     finder="ends the sweep (`terminated`), not the training after it",
-    scheduler="goes on exactly",
-    clipper="goes on exactly",
-    logger="goes on exactly",
+    scheduler="every update counts once; the rates go on where they were",
+    clipper="every update counts once; the window goes on",
+    logger="every update is there once, with its rate",
 )
 def terminated(handler: str, tmp_path: Path) -> None:
     training = Training(handler)
