@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long lint docs bench-env clean
+.PHONY: demo test test-long test-cuda lint docs bench-env clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
@@ -13,6 +13,10 @@ test: $(VENV)/.test
 
 test-long: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "long and not cuda"
+
+# on a machine with a GPU, with the build of PyTorch that it has
+test-cuda:
+	$(PYTHON) -m pytest -m cuda tests/cuda
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -73,7 +73,12 @@ def members(kind: type) -> list[tuple[str, Any]]:
     ]
 
 
-DOCUMENTED = [(name, item) for name, item in public() if inspect.isclass(item) or inspect.isfunction(item)]
+DOCUMENTED = [
+    (name, item)
+    for name, item in public()
+    # Python 3.10 takes the alias of a type for a class
+    if (inspect.isclass(item) and not isinstance(item, types.GenericAlias)) or inspect.isfunction(item)
+]
 MEMBERS = [pair for _, item in DOCUMENTED if inspect.isclass(item) for pair in members(item)]
 
 

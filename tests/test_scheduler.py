@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ignite
 import pytest
 import torch
 from ignite.engine import Engine, EventEnum, Events, create_supervised_trainer
@@ -173,7 +174,9 @@ def test_pytorchs_schedulers_have_the_rates_of_a_plain_loop(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ConstantLR", "LinearLR", "ExponentialLR", "CosineAnnealingWarmRestarts"])
 def test_ignites_own_wrapper_has_not(name: str) -> None:
-    """What the table in the docs says; should it become untrue, the docs must change."""
+    """What the table in the docs says of Ignite 0.5.5; should it become untrue, the docs must change."""
+    if name == "ExponentialLR" and ignite.__version__ < "0.5.5":
+        pytest.skip("older versions of Ignite get this one right")
     make = BENCHMARK.TORCH_SCHEDULERS[name]
     assert BENCHMARK.under(BENCHMARK.attach_wrapper, make) != BENCHMARK.plain_loop(make)
 
