@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ENOUGH", "TOO_OFTEN", "ClipReport", "advise", "judged", "line", "quantiles", "too_often"]
+__all__ = ["ENOUGH", "TOO_OFTEN", "ClipReport", "advise", "judged", "line", "quantiles", "too_often", "typical_excess"]
 
 #: Above this share of clipped updates the learning rate is too high: Deep Learning Tuning Playbook, "How can
 #: optimization failures be debugged and mitigated?".
@@ -108,12 +108,26 @@ def line(percentile: float, updates: int) -> float:
     return max(TOO_OFTEN, nominal + 4 * math.sqrt(nominal * (1 - nominal) / updates))
 
 
-def too_often(frequency: float, threshold: float, norms: npt.NDArray[np.float32]) -> str:
-    """The advice for too many clipped updates, with a factor from how far the norms exceed the threshold."""
+def typical_excess(norms: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32]) -> float:
+    """The median of norm / threshold, each norm with the threshold that it met; ``nan`` where none is finite.
+
+    The present threshold would not do for all norms: as their percentile it lies above most of them.
+
+    Example:
+        >>> typical_excess(np.float32([2.0, 4.0, 8.0]), np.float32([1.0, 2.0, 2.0]))
+        2.0
+    """
+    judged = np.isfinite(norms) & np.isfinite(thresholds) & (thresholds > 0)
+    if not judged.any():
+        return math.nan
+    return float(np.median(norms[judged].astype(np.float64) / thresholds[judged]))
+
+
+def too_often(frequency: float, excess: float) -> str:
+    """The advice for too many clipped updates, with a factor from how far the norms exceed their thresholds."""
     advice = f"{frequency:.0%} of recent updates were clipped; above {TOO_OFTEN:.0%} lower the learning rate instead"
-    ratio = float(np.median(norms)) / threshold if len(norms) and threshold > 0 else math.nan
-    if math.isfinite(ratio) and ratio > 1:
-        return f"{advice}: the typical norm is {ratio:.3g} times the threshold, so try 1/{ratio:.3g} of it."
+    if math.isfinite(excess) and excess > 1:
+        return f"{advice}: the typical norm is {excess:.3g} times the threshold, so try 1/{excess:.3g} of it."
     return f"{advice}."
 
 
@@ -125,7 +139,7 @@ def advise(
     frequency: float,
     counted: int,
     percentile: float,
-    threshold: float,
+    excess: float,
     norms: npt.NDArray[np.float32],
 ) -> str:
     """What follows from the counts of a clipper.
@@ -137,14 +151,14 @@ def advise(
         frequency: share of recent updates that were clipped, 0 to 1.
         counted: over how many updates.
         percentile: the one clipped at, 0 to 100.
-        threshold: of the last update.
+        excess: norm / threshold of the typical one of these updates, see :func:`typical_excess`.
         norms: unclipped finite norms of recent updates, oldest first.
 
     Returns:
         one sentence or more.
 
     Example:
-        >>> advise(updates=100, skipped=0, nonfinite=0, frequency=0.1, counted=100, percentile=90.0, threshold=2.0,
+        >>> advise(updates=100, skipped=0, nonfinite=0, frequency=0.1, counted=100, percentile=90.0, excess=0.5,
         ...        norms=np.ones(100, np.float32))
         'Nothing to change.'
     """
@@ -153,7 +167,7 @@ def advise(
         return "No update yet."
     sentences = []
     if frequency > line(percentile, counted):
-        sentences.append(too_often(frequency, threshold, norms))
+        sentences.append(too_often(frequency, excess))
     if len(norms) >= ENOUGH:
         older, newer = np.array_split(norms.astype(np.float64), 2)
         before, after = float(np.median(older)), float(np.median(newer))

@@ -17,7 +17,16 @@ from ignite.engine import Engine
 from torch.optim import Optimizer
 
 from ignite_lr.clip_record import HISTOGRAM_EDGES, ClipRecord
-from ignite_lr.clip_report import TOO_OFTEN, ClipReport, advise, judged, line, quantiles, too_often
+from ignite_lr.clip_report import (
+    TOO_OFTEN,
+    ClipReport,
+    advise,
+    judged,
+    line,
+    quantiles,
+    too_often,
+    typical_excess,
+)
 from ignite_lr.clip_rule import ClipRule, check_positive
 from ignite_lr.clip_state import ClipState
 from ignite_lr.clip_update import OnNonfinite, UpdateClipping
@@ -194,7 +203,7 @@ class GradNormClipper:
                 frequency=weighed,
                 counted=over,
                 percentile=self._clipping.rule.percentile,
-                threshold=state.threshold,
+                excess=_excess(state, over),
                 norms=norms,
             ),
         )
@@ -277,8 +286,7 @@ class GradNormClipper:
             frequency, counted = judged(record.recent_frequency, record.recent_updates, record.clipped, record.updates)
             # the line is never below one half, and seldom worth its square root
             if frequency > TOO_OFTEN and frequency > line(percentile, counted):
-                state = record.state()
-                self._warn(frequency, state.threshold, state.windows[0].norms)
+                self._warn(frequency, _excess(record.state(), counted))
             return
         self._looks += 1
         if self._looks % _LOOK_EVERY or (record.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
@@ -287,14 +295,20 @@ class GradNormClipper:
         if self._look is not None:
             frequency, counted = self._look[0].value(), self._look[1]
             if frequency > line(percentile, counted):
-                self._warn(frequency, math.nan, np.zeros(0, np.float32))
+                self._warn(frequency, math.nan)
         # updates are no more than steps; with fewer the line would be a little higher
         window = self._clipping.rule.window or self._looks
         self._look = (Readback(record.recent_frequency()), min(window, self._looks))
 
-    def _warn(self, frequency: float, threshold: float, norms: npt.NDArray[np.float32]) -> None:
+    def _warn(self, frequency: float, excess: float) -> None:
         self._warned = True
-        warnings.warn(too_often(frequency, threshold, norms), stacklevel=2)
+        warnings.warn(too_often(frequency, excess), stacklevel=2)
+
+
+def _excess(state: ClipState, updates: int) -> float:
+    """How far the typical norm of the last updates exceeds its threshold."""
+    norms, thresholds, _ = state.stretch[max(len(state.stretch) - updates, 0) :].T
+    return typical_excess(norms, thresholds)
 
 
 class ClipperAttachment:

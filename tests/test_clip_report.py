@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ignite_lr.clip_report import ClipReport, advise, judged, line, quantiles, too_often
+from ignite_lr.clip_report import ClipReport, advise, judged, line, quantiles, too_often, typical_excess
 
 
 def advice(**changes: Any) -> str:
@@ -17,7 +17,7 @@ def advice(**changes: Any) -> str:
         "frequency": 0.1,
         "counted": 1000,
         "percentile": 90.0,
-        "threshold": 2.0,
+        "excess": 0.5,
         "norms": np.ones(1000, np.float32),
     }
     return advise(**{**facts, **changes})
@@ -30,7 +30,7 @@ def advice(**changes: Any) -> str:
         pytest.param({}, "Nothing to change.", id="all is well"),
         pytest.param({"frequency": 0.5}, "Nothing to change.", id="half"),
         pytest.param(
-            {"frequency": 0.51, "norms": np.full(9, 8.0, np.float32)},
+            {"frequency": 0.51, "excess": 4.0},
             "51% of recent updates were clipped; above 50% lower the learning rate instead: the typical norm is 4 "
             "times the threshold, so try 1/4 of it.",
             id="more than half",
@@ -73,9 +73,15 @@ def test_a_short_window_is_not_judged_by(facts: Any, expected: tuple[float, int]
     assert judged(0.0, 0, 0, 0) == (0.0, 0)
 
 
-def test_no_factor_without_a_threshold() -> None:
-    assert too_often(0.6, 0.0, np.ones(3, np.float32)).endswith("instead.")
-    assert too_often(0.6, math.inf, np.ones(3, np.float32)).endswith("instead.")
+def test_a_norm_is_compared_with_the_threshold_it_met() -> None:
+    norms, thresholds = np.float32([1, 9, 4, math.nan, 4, 4]), np.float32([1, 3, 2, 1, math.inf, 0])
+    assert typical_excess(norms, thresholds) == 2.0
+
+
+@pytest.mark.parametrize("excess", [math.nan, 1.0, 0.9])
+def test_no_factor_where_the_norms_exceed_nothing(excess: float) -> None:
+    assert too_often(0.6, excess).endswith("instead.")
+    assert math.isnan(typical_excess(np.ones(3, np.float32), np.zeros(3, np.float32)))
 
 
 def test_quantiles() -> None:

@@ -370,6 +370,16 @@ def test_more_than_half_clipped_is_warned_of_once() -> None:
     assert "lower the learning rate" in clipper.report().advice
 
 
+def test_the_advice_says_by_how_much_the_norms_outgrow_their_thresholds() -> None:
+    training = Training()
+    clipper = GradNormClipper(training.optimizer, percentile=90.0, window=21)
+    clipper.attach(training.trainer)
+    # each is 1.1 squared times the second newest before it, which is the 90th percentile of 21
+    with pytest.warns(UserWarning, match=r"typical norm is 1\.\d+ times the threshold"):
+        training.trainer.run([1.1**i for i in range(60)])
+    assert "the typical norm is 1.21 times the threshold, so try 1/1.21 of it" in clipper.report().advice
+
+
 def test_more_than_half_clipped_is_the_intention_of_a_low_percentile() -> None:
     training = Training()
     clipper = GradNormClipper(training.optimizer, percentile=10.0)
