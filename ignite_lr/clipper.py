@@ -260,6 +260,10 @@ class GradNormClipper:
         self._clipping.load(ClipState.from_dict(state_dict))
         self._look = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or what is unpickled, is a clipper that is attached nowhere."""
+        return {**vars(self), "_attached": 0, "_look": None}
+
     def _publish(self, updates: Updates) -> None:
         trainer = updates.trainer
         if trainer is not None:

@@ -8,6 +8,7 @@ a wait.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -34,6 +35,10 @@ class FusedStep:
         self._optimizer = optimizer
         self._guard: StepGuard | None = None
         self._gradients: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy guards nothing: the guard belongs to the optimizer whose steps it wraps."""
+        return {**vars(self), "_guard": None, "_gradients": []}
 
     def guard(self) -> None:
         """From now on, guard the optimizer's steps: behind a guarded one everything is taken back in any case."""

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import copy
 import gc
 import io
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -254,6 +256,30 @@ def test_a_closure_is_refused() -> None:
     GradNormClipper(optimizer).attach(trainer)
     with pytest.raises(RuntimeError, match="closure"):
         trainer.run([0])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda clipper: pickle.loads(pickle.dumps(clipper))])
+def test_a_copy_is_attached_nowhere(copied: Any) -> None:
+    training = Training(torch.optim.Adam, fused=True)
+    clipper = GradNormClipper(training.optimizer, on_nonfinite="skip")
+    clipper.attach(training.trainer)
+    training.trainer.run([1.0, 2.0, 3.0])
+    other = copied(clipper)
+    assert other.report() == clipper.report()
+
+    (parameter,) = other.optimizer.param_groups[0]["params"]
+
+    def step(engine: Engine, norm: float) -> None:
+        parameter.grad = norm * torch.tensor([0.6, 0.8])
+        other.optimizer.step()
+
+    trainer = Engine(step)
+    with other.attach(trainer):
+        assert "step" in vars(other.optimizer)  # guarded, which the first one's guard would not do
+        trainer.run([4.0])
+    assert "step" not in vars(other.optimizer)
+    assert other.report().updates == 4
+    assert clipper.report().updates == 3
 
 
 def test_nothing_is_kept_alive() -> None:
