@@ -21,6 +21,8 @@ BINS = 482
 STRETCH = 4096
 
 _FORMAT = 1
+# what a counter on a device holds
+_MOST = 2**63 - 1
 _COUNTERS = ("updates", "clipped", "nonfinite", "skipped")
 
 
@@ -89,7 +91,7 @@ class ClipState:
         missing = sorted(expected - set(saved))
         if missing:
             raise ValueError(f"state_dict must be made by GradNormClipper.state_dict(): it lacks {', '.join(missing)}.")
-        if not isinstance(saved["format"], int) or saved["format"] != _FORMAT:
+        if type(saved["format"]) is not int or saved["format"] != _FORMAT:
             raise ValueError(f"state_dict['format'] must be {_FORMAT}, got {saved['format']!r}.")
         counters = {name: _count(saved[name], f"state_dict[{name!r}]") for name in _COUNTERS}
         if counters["clipped"] > counters["updates"] or counters["skipped"] > counters["nonfinite"]:
@@ -99,8 +101,8 @@ class ClipState:
         threshold = saved["threshold"]
         if isinstance(threshold, bool) or not isinstance(threshold, int | float):
             raise TypeError(f"state_dict['threshold'] must be a number, got {_kind(threshold)}.")
-        if math.isnan(threshold) or threshold < 0:
-            raise ValueError(f"state_dict['threshold'] must be at least 0, got {threshold}.")
+        if not 0 <= threshold <= math.inf or (isinstance(threshold, int) and threshold > _MOST):
+            raise ValueError(f"state_dict['threshold'] must be a float of at least 0, got {threshold}.")
         decisions = _array(saved["decisions"], torch.uint8, (None,), "state_dict['decisions']")
         histogram = _array(saved["histogram"], torch.int64, (BINS,), "state_dict['histogram']")
         stretch = _array(saved["stretch"], torch.float32, (None, 3), "state_dict['stretch']")
@@ -134,8 +136,8 @@ def _kind(value: object) -> str:
 def _count(value: object, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {_kind(value)}.")
-    if value < 0:
-        raise ValueError(f"{name} must be at least 0, got {value}.")
+    if not 0 <= value <= _MOST:
+        raise ValueError(f"{name} must be at least 0 and below 2**63, got {value}.")
     return value
 
 
