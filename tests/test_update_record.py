@@ -6,7 +6,9 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from ignite_lr.update_record import Source, Track, columns, on_host, restore, state_of
+from ignite_lr.update_history import columns, restore, state_of
+from ignite_lr.update_record import Source, on_host
+from ignite_lr.update_track import Track
 from ignite_lr.updates import Updates
 
 
