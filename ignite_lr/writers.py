@@ -52,7 +52,10 @@ def histogram_writer_of(
     logger: Any,
 ) -> Callable[[Any, str, Sequence[float], Sequence[int], int], None] | None:
     """The function that writes a histogram to this logger, or None where it takes no histogram made elsewhere."""
-    return _histogram_to_tensorboard if writer_of(logger) is _to_tensorboard else None
+    if writer_of(logger) is not _to_tensorboard:
+        return None
+    # what has no more than add_scalar() is a writer of numbers, and no failure
+    return _histogram_to_tensorboard if hasattr(getattr(logger, "writer", logger), "add_histogram_raw") else None
 
 
 def _to_tensorboard(logger: Any, values: Mapping[str, float], step: int) -> None:

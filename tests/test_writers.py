@@ -191,6 +191,22 @@ def test_neptune_gets_no_value_that_it_raises_for() -> None:
     assert [call.args for call in logger.__getitem__.call_args_list] == [("lr/SGD",)]
 
 
+def test_a_writer_of_numbers_alone_gets_the_numbers() -> None:
+    class Numbers:
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def add_scalar(self, tag: str, value: float, step: int) -> None:
+            self.steps.append(step)
+
+    trainer, optimizer = supervised()
+    clipper, numbers = Clipper(optimizer), Numbers()
+    clipper.attach(trainer)
+    LRLogger(optimizer, clipper=clipper, on_error="raise").attach(trainer, numbers)
+    trainer.run(DATA, max_epochs=2)
+    assert set(numbers.steps) == set(range(1, 2 * len(DATA) + 1))
+
+
 def test_only_tensorboard_takes_histograms() -> None:
-    assert histogram_writer_of(MagicMock(spec=TensorboardLogger)) is not None
+    assert histogram_writer_of(MagicMock(spec=TensorboardLogger, writer=MagicMock())) is not None
     assert histogram_writer_of(MagicMock(spec=PolyaxonLogger)) is None
