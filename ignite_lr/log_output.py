@@ -73,7 +73,11 @@ class LogOutput:
             if record.update > target.has.get(track, 0):
                 target.has[track] = record.update
                 step = self._step_of(engine, record, event_name)
-                by_step.setdefault(step, {}).update(track.source.tagged(record))
+                tagged = track.source.tagged(record)
+                if step in by_step:
+                    by_step[step].update(tagged)
+                else:
+                    by_step[step] = tagged
         if not by_step:
             return
         numbers = iter(on_host([value for values in by_step.values() for value in values.values()]))
