@@ -74,11 +74,12 @@ class Watch:
         return None, id(None)
 
     def _completed(self) -> None:
-        if self.attachment is not None:
-            # seldom any: this runs every iteration
+        attachment = self.attachment
+        if attachment is not None:
+            # this runs every iteration, and seldom is anything due
             for track in self.tracks:
                 if track.source.updates + 1 >= track.next_due:
-                    self.attachment.write_due(self.tracks)
+                    attachment.write_due(self.tracks)
                     return
             return
         trainer = self._trainer()

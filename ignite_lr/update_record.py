@@ -51,6 +51,7 @@ class Source:
         history: the records of the last of them.
         clippers: whose metrics belong to these updates, each with what is put before the names of its metrics.
         kept: the names in use, a parameter group each.
+        only_rates: whether nothing but ``lr`` is recorded.
         look: looks for the trainer of a step that nobody recorded.
         found: set by each update that is recorded; see :class:`~ignite_lr.step_hooks.Seeker`.
     """
@@ -75,6 +76,7 @@ class Source:
         self.look: Callable[[Source], None] = lambda source: None
         self.found = False
         self._prefix = prefix
+        self.only_rates = not kinds
         self._kinds = ["lr", *kinds]
         self._more_kinds = list(kinds.values())
         self._taken = taken
@@ -100,9 +102,6 @@ class Source:
     def capture(self) -> list[Any]:
         """The values that an update made now would use, safe from being written over."""
         groups = self.optimizer.param_groups
-        if len(groups) == 1 and not self._more_kinds:  # the usual case, once an update
-            value = groups[0]["lr"]
-            return [value] if type(value) is float else [own(value)]
         values = [group["lr"] for group in groups]
         for kind in self._more_kinds:
             values += [kind(group) for group in groups]

@@ -60,6 +60,11 @@ class Track:
             return
         source = self.source
         source.found = True
+        groups = source.optimizer.param_groups
+        # the usual case, without a call: one rate, a float, which nobody can write over
+        if len(groups) == 1 and source.only_rates and type(rate := groups[0]["lr"]) is float:
+            self._coming = (trainer.state.iteration, [rate])
+            return
         self._coming = (trainer.state.iteration, source.capture())
 
     def counted(self) -> None:
