@@ -53,7 +53,12 @@ def state_of(sources: Sequence[Source]) -> dict[str, Any]:
             }
             for order, record in source.history
         ]
-        state[source.name] = {"updates": source.updates, "names": list(source.kept), "history": history}
+        state[source.name] = {
+            "updates": source.updates,
+            "names": list(source.kept),
+            "kinds": list(source.kinds),
+            "history": history,
+        }
     return state
 
 
@@ -70,8 +75,16 @@ def restore(sources: Sequence[Source], state: Mapping[str, Any]) -> None:
         source.restore(state[source.name]["updates"], state[source.name]["names"])
     for row, source in sorted(rows, key=lambda pair: int(pair[0]["order"])):
         # a new process numbers from the start
-        record = Record(row["update"], row["iteration"], row["values"], row["clip"])
+        values = _of_kinds(row["values"], state[source.name]["kinds"], source.kinds)
+        record = Record(row["update"], row["iteration"], values, row["clip"])
         source.keep(record)
+
+
+def _of_kinds(values: Sequence[Any], saved: Sequence[str], wanted: Sequence[str]) -> list[Any]:
+    """The values of a record as a source that records other kinds would hold them: None where they were not saved."""
+    groups = len(values) // len(saved)
+    by_kind = {kind: values[i * groups : (i + 1) * groups] for i, kind in enumerate(saved)}
+    return [value for kind in wanted for value in by_kind.get(kind, [None] * groups)]
 
 
 def _check(name: str, saved: Any) -> None:
@@ -82,10 +95,13 @@ def _check(name: str, saved: Any) -> None:
         and _is_count(saved.get("updates"))
         and isinstance(saved.get("names"), list)
         and all(isinstance(path, str) for path in saved["names"])
+        and isinstance(saved.get("kinds"), list)
+        and "lr" in saved["kinds"]
         and isinstance(saved.get("history"), list)
         and all(isinstance(row, Mapping) for row in saved["history"])
         and all(_is_count(row.get(key)) for row in saved["history"] for key in counts)
         and all(isinstance(row.get("values"), list) for row in saved["history"])
+        and all(len(row["values"]) % len(saved["kinds"]) == 0 for row in saved["history"])
         and all(isinstance(row.get("clip"), Mapping) for row in saved["history"])
         and all(
             value is None or isinstance(value, int | float)
@@ -94,8 +110,10 @@ def _check(name: str, saved: Any) -> None:
         )
     )
     if not well:
-        raise ValueError(f"{name} must be what LRLogger.state_dict() gave, updates, names and history, got {saved!r}.")
+        raise ValueError(
+            f"{name} must be what LRLogger.state_dict() gave, updates, names, kinds and history, got {saved!r}."
+        )
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63

@@ -51,6 +51,7 @@ class Source:
         history: the records of the last of them.
         clippers: whose metrics belong to these updates, each with what is put before the names of its metrics.
         kept: the names in use, a parameter group each.
+        kinds: what is recorded of each group, by the first part of its tag: ``lr`` first.
         only_rates: whether nothing but ``lr`` is recorded.
         look: looks for the trainer of a step that nobody recorded.
         found: set by each update that is recorded; see :class:`~ignite_lr.step_hooks.Seeker`.
@@ -77,7 +78,7 @@ class Source:
         self.found = False
         self._prefix = prefix
         self.only_rates = not kinds
-        self._kinds = ["lr", *kinds]
+        self.kinds = ["lr", *kinds]
         self._more_kinds = list(kinds.values())
         self._taken = taken
         self._tags: dict[int, list[str]] = {}  # by the number of groups
@@ -116,10 +117,10 @@ class Source:
 
     def tagged(self, record: Record) -> dict[str, Any]:
         """The values of a record by tag."""
-        groups = len(record.values) // len(self._kinds)
+        groups = len(record.values) // len(self.kinds)
         if groups not in self._tags:
             paths = self.paths(groups)
-            self._tags[groups] = [f"{self._prefix}{kind}/{path}" for kind in self._kinds for path in paths]
+            self._tags[groups] = [f"{self._prefix}{kind}/{path}" for kind in self.kinds for path in paths]
         named = {tag: value for tag, value in zip(self._tags[groups], record.values, strict=True) if value is not None}
         for name, value in record.clip.items():
             named[f"{self._prefix}clip/{name}"] = value
@@ -179,4 +180,4 @@ def on_host(values: Sequence[Any]) -> list[Any]:
 
 def _label(group: Mapping[str, Any], index: int) -> str:
     name = group.get("name")
-    return f"group_{index}" if name is None else str(name)
+    return f"group_{index}" if name in (None, "") else str(name)

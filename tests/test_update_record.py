@@ -80,3 +80,33 @@ def test_a_state_is_plain_numbers_and_restores_the_history() -> None:
     assert state_of([other])["SGD"]["updates"] == 2
     for name, values in columns([source], "iteration").items():
         np.testing.assert_array_equal(columns([other], "iteration")[name], values)
+
+
+@pytest.mark.parametrize("more", [True, False])
+def test_a_history_restores_where_other_kinds_are_recorded(more: bool) -> None:
+    one = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
+    kinds = {"momentum": lambda group: group["momentum"]}
+    sources = [Source("SGD", one, "", kinds if with_it else {}, set(), 4) for with_it in (not more, more)]
+    trainer = Engine(lambda engine, batch: None)
+    update(Track(sources[0], trainer, Updates.of(trainer, one)), trainer, 1)
+    restore(sources[1:], state_of(sources[:1]))
+    table = columns(sources[1:], "iteration")
+    assert set(table) == {"step", "update", "lr/SGD"}
+    assert table["lr/SGD"].tolist() == [0.1]
+
+
+def test_values_that_are_not_of_the_kinds_are_refused() -> None:
+    source, track, trainer = made_source()
+    update(track, trainer, 1)
+    state = state_of([source])
+    state["SGD"]["history"][0]["values"] = [0.1]
+    with pytest.raises(ValueError, match=r"state_dict\['SGD'\] must be what LRLogger.state_dict\(\) gave"):
+        restore([source], state)
+    with pytest.raises(ValueError, match=r"updates, names, kinds and history"):
+        restore([source], {"SGD": {**state["SGD"], "history": [], "updates": 2**63}})
+
+
+def test_an_empty_name_is_none() -> None:
+    groups = [{"params": [nn.Parameter(torch.ones(1))], "name": name} for name in ("", "head")]
+    source = Source("SGD", torch.optim.SGD(groups, lr=0.1), "", {}, set(), 0)
+    assert source.paths(2) == ["SGD/group_0", "SGD/head"]
