@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from ignite_lr.curve import SweepCurve
 
 __all__ = ["read_result", "write_result"]
@@ -34,8 +36,8 @@ def _to_json(value: Any) -> Any:
         return {key: _to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_to_json(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
+    if isinstance(value, (float, np.floating)):  # a result made by hand may hold NumPy's
+        return float(value) if math.isfinite(value) else repr(float(value))
     return value
 
 
@@ -68,8 +70,10 @@ def _check_shapes(curves: Iterable[Any]) -> None:
             raise ValueError("lrs, losses and smoothed_losses must have the same length")
         if any(isinstance(loss, tuple) for loss in (*curve["losses"], *curve["smoothed_losses"])):
             raise ValueError("losses and smoothed_losses must hold one number a point")
-        rows = [rate if isinstance(rate, tuple) else (rate,) for rate in (*curve["lrs"], curve["stop_lr"])]
-        if any(isinstance(rate, tuple) for row in rows for rate in row) or len({len(row) for row in rows} | {0}) != 2:
+        rates = [*curve["lrs"], curve["stop_lr"]]
+        nested = any(isinstance(one, tuple) for rate in rates if isinstance(rate, tuple) for one in rate)
+        sizes = {len(rate) if isinstance(rate, tuple) else None for rate in rates}
+        if nested or len(sizes) != 1 or 0 in sizes:
             raise ValueError("lrs and stop_lr must hold one rate a point, or one for each parameter group")
 
 
@@ -106,6 +110,6 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
             for sweep in content["sweeps"]
         )
         _check_shapes([fields, *map(vars, sweeps)])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} is no range test result: {error!r}") from error
     return {**fields, "sweeps": sweeps}

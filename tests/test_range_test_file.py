@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ignite_lr.range_test import RangeTestResult
@@ -21,6 +22,13 @@ def changed(path: Path, **changes: Any) -> Path:
 
 def test_fields_come_back(tmp_path: Path) -> None:
     assert read_result(write_result(RESULT, tmp_path / "r.json")) == vars(RESULT)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+def test_numpy_numbers_are_written_as_numbers(kind: Any, tmp_path: Path) -> None:
+    lrs, losses = tuple(map(kind, (0.5, 1.0))), tuple(map(kind, (2.0, np.inf)))
+    made = RangeTestResult(lrs, losses, losses, "non_finite", lrs[-1])
+    assert RangeTestResult.load(made.save(tmp_path / "r.json")) == made
 
 
 @pytest.mark.parametrize(
@@ -49,13 +57,17 @@ def test_a_foreign_file_is_a_value_error(content: bytes, reason: str, tmp_path: 
         {"losses": None},
         {"losses": [1.0, "a lot"]},
         {"losses": [1.0, True]},
+        {"losses": [1.0, 10**400]},
+        {"lrs": [0.1, [1.0]]},
+        {"lrs": [[0.1], [1.0]]},
+        {"stop_lr": []},
         {"lrs": {"0": 1}},
         {"stop_reason": 3},
         {"iterations": "two"},
         {"sweeps": [{}]},
         {"sweeps": 3},
     ],
-    ids=str,
+    ids=lambda changes: str(changes)[:40],
 )
 def test_a_damaged_file_is_a_value_error(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"r.json' is no range test result"):
