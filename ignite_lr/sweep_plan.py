@@ -111,7 +111,7 @@ def _per_group(name: str, value: Any, groups: int) -> list[float]:
 def number(name: str, value: Any, kind: str = "a number") -> float:
     """A Python, NumPy or 0-d tensor number as a float."""
     is_bool = isinstance(value, bool)
-    if isinstance(value, torch.Tensor) and value.numel() == 1 and value.ndim == 0:
+    if isinstance(value, torch.Tensor) and value.ndim == 0 and not (value.dtype == torch.bool or value.is_complex()):
         return read([value])[0]
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]

@@ -80,3 +80,9 @@ def test_losses_of_all_kinds(value: Any) -> None:
 def test_other_losses_are_refused(value: Any) -> None:
     with pytest.raises(TypeError, match=f"but got output of type {type(value).__name__}.*output_transform"):
         loss_of(value)
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), torch.tensor(True), torch.tensor(1 + 0j)], ids=repr)
+def test_truth_and_complex_values_are_no_rates(value: Any) -> None:
+    with pytest.raises(TypeError, match="start_lr should be a float or list of floats, but given"):
+        plan(start_lr=value)
