@@ -200,6 +200,7 @@ class Snapshot:
                 keys = ["training", "_buffers"]
             else:
                 keys = [k for k, v in attributes.items() if k not in _MODULE_INTERNALS and isinstance(v, PLAIN)]
+                self._parts.append((name, bind(_forget_new, attributes, set(attributes), PLAIN)))
             self.add_values(name, part, [*keys, "_parameters"])
             if type(part).get_extra_state is not nn.Module.get_extra_state:
                 extra = copy.deepcopy(part.get_extra_state())
@@ -214,15 +215,8 @@ class Snapshot:
             if key in ("state", "param_groups") or (isinstance(value, (*ATOMS, torch.Tensor)) and key != "defaults")
         ]
         self.add_values(name, optimizer, keys)
-        known = set(attributes)
-
-        def forget_what_is_new() -> None:
-            # what a scaler left there when the step raised; patches such as a scheduler's are none of our business
-            for key in [key for key in attributes if key not in known]:
-                if isinstance(attributes[key], (*ATOMS, torch.Tensor)):
-                    del attributes[key]
-
-        self._parts.append((name, forget_what_is_new))
+        # what a scaler left there when the step raised; patches such as a scheduler's are none of our business
+        self._parts.append((name, bind(_forget_new, attributes, set(attributes), (*ATOMS, torch.Tensor))))
         for value in list(attributes.values()):
             if isinstance(value, Optimizer) and value is not optimizer:  # SAM, Lookahead, ZeroRedundancyOptimizer
                 self._add_optimizer(name, value)
@@ -239,6 +233,12 @@ class Snapshot:
                 item.load_state_dict(copy.deepcopy(before))
 
         self._parts.append((name, restore))
+
+
+def _forget_new(attributes: dict[str, Any], known: set[str], kinds: tuple[type, ...]) -> None:
+    """Delete the attributes of these kinds that came after the capture, such as a cache built by the first batch."""
+    for key in [key for key, value in attributes.items() if key not in known and isinstance(value, kinds)]:
+        del attributes[key]
 
 
 def _set_extra_state(module: nn.Module, extra: Any) -> None:

@@ -295,6 +295,22 @@ def test_random_states_come_back_unless_the_surroundings_stay() -> None:
     assert draw() == first
 
 
+def test_what_the_first_batch_built_is_built_again() -> None:
+    class Lazy(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not hasattr(self, "calls"):
+                self.calls, self.cache = 0, torch.zeros(1)
+            self.calls += 1
+            return x * self.calls
+
+    model = nn.Sequential(Lazy())
+    snapshot = Snapshot({"model": model})
+    model(torch.ones(1))
+    snapshot.restore()
+    assert not {"calls", "cache"} & set(vars(model[0]))
+    assert model(torch.ones(1)) == 1
+
+
 class Counted(RandomSampler):
     """A sampler with an epoch and a position of its own."""
 
