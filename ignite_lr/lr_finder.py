@@ -314,12 +314,6 @@ class _Block:
             trainer = self._trainer
             self._finder._result = None
             snapshot = self._snapshot = Snapshot(self._objects, self._snapshot_to)
-            scaler = getattr(trainer.state, "scaler", None)
-            if isinstance(scaler, torch.amp.GradScaler):
-                snapshot.add("trainer.state.scaler", scaler)
-            for name, value in vars(trainer.state).items():
-                if name not in ("scaler", "dataloader") and hasattr(value, "state_dict"):
-                    snapshot.add(f"trainer.state.{name}", value)
             snapshot.add_trainer("trainer", trainer)
             snapshot.add_random_state()
             for item in self._objects.values():

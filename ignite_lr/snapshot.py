@@ -34,9 +34,9 @@ class Snapshot:
     """What a training looked like, to be put back as often as needed.
 
     Args:
-        objects: what to capture, by name. Modules, optimizers and gradient scalers are captured in place; engines and
-            whatever has no ``state_dict`` are left alone; everything else goes through ``state_dict`` and
-            ``load_state_dict``, the latter only if something changed.
+        objects: what to capture, by name. Modules, optimizers, gradient scalers and random generators are captured
+            in place; engines and whatever has no ``state_dict`` are left alone; everything else goes through
+            ``state_dict`` and ``load_state_dict``, the latter only if something changed.
         to: where the copies of tensors lie: None for the device of each, a device, or a directory, which is made
             if it does not exist. The file in it is written atomically and gone after :meth:`close`.
 
@@ -61,6 +61,7 @@ class Snapshot:
         self._walk = Capture(self._tensors)
         self._parts: list[tuple[str, Restore]] = []
         self._surroundings: list[tuple[str, Restore]] = []
+        self._items: list[Any] = []
         self.modules: list[nn.Module] = []
         self.optimizers: list[Optimizer] = []
         try:
@@ -72,16 +73,19 @@ class Snapshot:
             raise
 
     def add(self, name: str, item: Any) -> None:
-        """Capture one more object, under a name for error messages."""
-        self._tensors.owner = name
-        if isinstance(item, Engine):
+        """Capture one more object, under a name for error messages; once is enough for each."""
+        if isinstance(item, Engine) or any(item is known for known in self._items):
             return
+        self._tensors.owner = name
+        self._items.append(item)
         if isinstance(item, nn.Module):
             self._add_module(name, item)
         elif isinstance(item, Optimizer):
             self._add_optimizer(name, item)
         elif isinstance(item, torch.amp.GradScaler):
             self._parts.append((name, self._walk(vars(item))))
+        elif isinstance(item, GENERATORS):
+            self._surroundings.append((name, self._walk(item)))
         elif hasattr(item, "state_dict") and hasattr(item, "load_state_dict"):
             self._add_stateful(name, item)
 
@@ -178,6 +182,7 @@ class Snapshot:
         """Let go of the copies and remove the file, if there is one. Idempotent."""
         self._parts = []
         self._surroundings = []
+        self._items = []
         self.modules = []
         self.optimizers = []
         self._walk = Capture(self._tensors)

@@ -22,7 +22,7 @@ from ignite_lr.range_test import RangeTestResult, set_rates
 from ignite_lr.snapshot import Snapshot
 from ignite_lr.sweep_data import endless, private_loader
 from ignite_lr.sweep_plan import SweepPlan, count, loss_of
-from ignite_lr.sweep_state import private_state, user_values
+from ignite_lr.sweep_state import private_state, stateful_values, user_values
 from ignite_lr.updates import Phase, Updates
 from ignite_lr.validation import validator
 
@@ -134,6 +134,8 @@ class Sweep(Engine):
 
     def open(self) -> None:
         """Take the trainer's place: from here on everything has to be undone by :meth:`close`."""
+        for name, item in stateful_values(self._original_state):  # shared with the sweep's state, not copied
+            self._snapshot.add(f"trainer.state.{name}", item)
         self._handles.append(
             self._updates.subscribe(
                 self, Phase.SCHEDULE, before=self._apply_rate, counted=self._count_update, completed=self._complete

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-__all__ = ["private_state", "user_values"]
+__all__ = ["private_state", "stateful_values", "user_values"]
 
 
 def private_state(engine: Engine, original: State, optimizer: Optimizer | None) -> State:
@@ -29,8 +31,34 @@ def user_values(engine: Engine, original: State, optimizer: Optimizer | None) ->
     if optimizer is not None:
         shared[id(optimizer)] = optimizer
         shared.update({id(p): p for group in optimizer.param_groups for p in group["params"]})
+    shared.update({id(item): item for _, item in stateful_values(original)})
+    return {name: _copy_of(value, shared) for name, value in _users(original).items()}
+
+
+def stateful_values(state: State) -> Iterator[tuple[str, Any]]:
+    """PyTorch generators and objects with a ``state_dict`` among what the user put into a state, also in containers.
+
+    Yields:
+        where it is, such as ``"scalers.main"``, and the object.
+    """
+    pending = list(_users(state).items())
+    seen: set[int] = set()
+    while pending:
+        path, value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Generator) or hasattr(value, "state_dict"):
+            yield path, value
+        elif isinstance(value, Mapping):
+            pending += [(f"{path}.{key}", item) for key, item in value.items()]
+        elif isinstance(value, (list, tuple, set, frozenset, deque)):
+            pending += [(f"{path}.{index}", item) for index, item in enumerate(value)]
+
+
+def _users(state: State) -> dict[str, Any]:
     managed = {*vars(State()), "rng_states"} - {"metrics", "seed"}
-    return {name: _copy_of(value, shared) for name, value in vars(original).items() if name not in managed}
+    return {name: value for name, value in vars(state).items() if name not in managed}
 
 
 def _copy_of(value: Any, shared: dict[int, Any]) -> Any:

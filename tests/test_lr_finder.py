@@ -691,6 +691,33 @@ def test_what_the_user_put_on_the_trainer_is_there_and_comes_back() -> None:
     assert not hasattr(trainer, "added")
 
 
+@pytest.mark.parametrize("box", [lambda item: item, lambda item: [item], lambda item: {"a": (item,)}], ids=str)
+def test_generators_and_scalers_in_the_trainers_state_come_back(box: Callable[[Any], Any]) -> None:
+    training = Training()
+    state = training.trainer.state
+    generator, scaler = torch.Generator(), torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=1)
+    state.generator, state.scaler = box(generator), box(scaler)
+    before = generator.get_state()
+    original = training.trainer._process_function
+
+    def held(value: Any) -> Any:
+        while isinstance(value, (list, tuple, dict)):
+            value = next(iter(value.values() if isinstance(value, dict) else value))
+        return value
+
+    def step(engine: Engine, batch: Any) -> Any:
+        assert held(engine.state.scaler) is scaler
+        torch.rand(1, generator=held(engine.state.generator))
+        scaler.scale(torch.ones(1))
+        scaler.update(16.0)
+        return original(engine, batch)
+
+    training.trainer._process_function = step
+    training.sweep(num_iter=12)
+    assert torch.equal(generator.get_state(), before)
+    assert scaler.get_scale() == 8.0
+
+
 # -- blocks
 
 

@@ -7,7 +7,7 @@ import torch
 from ignite.engine import Engine, State
 from torch import nn
 
-from ignite_lr.sweep_state import private_state, user_values
+from ignite_lr.sweep_state import private_state, stateful_values, user_values
 
 
 class Statistics:
@@ -56,3 +56,16 @@ def test_the_users_own_kind_of_state_stays_one() -> None:
     copied = private_state(engine, engine.state, None)
     copied.iteration = 3
     assert (copied.double, copied.answer) == (6, 42)
+
+
+def test_objects_with_a_state_are_found_and_shared_inside_containers() -> None:
+    engine = Engine(lambda engine, batch: None)
+    model, generator = nn.Linear(1, 1), torch.Generator()
+    state = engine.state
+    state.models, state.sources, state.batch = [model], {"a": ({"b": generator},)}, model
+    state.itself = [1]
+    state.itself.append(state.itself)
+    assert dict(stateful_values(state)) == {"models.0": model, "sources.a.0.b": generator}
+    copied = private_state(engine, state, None)
+    assert copied.models is not state.models
+    assert copied.models[0] is model
