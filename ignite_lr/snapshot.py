@@ -19,6 +19,7 @@ from ignite.engine import Engine
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
+from torch.utils.data import Sampler
 
 from ignite_lr.capture import ATOMS, GENERATORS, PLAIN, Capture, bind, same
 from ignite_lr.tensor_copies import Restore, TensorCopies
@@ -153,6 +154,7 @@ class Snapshot:
                 surroundings=True,
             )
             pending += [getattr(sampler, key, None) for key in ("sampler", "batch_sampler")]
+            pending += [value for value in vars(sampler).values() if isinstance(value, Sampler)]
         for holder in (data, dataset):
             if hasattr(holder, "__dict__"):
                 kinds = GENERATORS if holder is data else (*GENERATORS, *ATOMS)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 from torch import nn
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler, Sampler
 
 from ignite_lr.snapshot import Snapshot
 
@@ -335,6 +336,25 @@ def test_samplers_come_back_and_the_data_is_not_copied() -> None:
     assert torch.equal(sampler.generator.get_state(), states[0])
     assert torch.equal(loader.generator.get_state(), states[1])
     assert data.min() == 1
+
+
+def test_a_sampler_inside_a_sampler_is_found_under_any_name() -> None:
+    class Wrapped(Sampler[int]):
+        def __init__(self, inner: Sampler[int]) -> None:
+            self.inner = inner
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(self.inner)
+
+    inner = RandomSampler(range(20), generator=torch.Generator())
+    loader = DataLoader(torch.zeros(20, 2), sampler=Wrapped(inner), batch_size=2)
+    snapshot = Snapshot({})
+    snapshot.add_data("data", loader)
+    state = inner.generator.get_state()
+    list(loader)
+    assert not torch.equal(inner.generator.get_state(), state)
+    snapshot.restore()
+    assert torch.equal(inner.generator.get_state(), state)
 
 
 @pytest.mark.parametrize("data", [[1, 2], None, (i for i in range(3)), {"a": 1}])
