@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
@@ -157,7 +158,7 @@ _by_name: dict[str, type[Schedule]] = {}
 
 
 @dataclass(frozen=True, repr=False)
-class Schedule:
+class Schedule(ABC):
     """A pure function from the index of an update, from 0, to a factor of the base rate.
 
     A subclass is a frozen dataclass whose fields are annotated with a :class:`Rule` each.
@@ -183,7 +184,7 @@ class Schedule:
             object.__setattr__(self, name, checked)  # the way of a frozen dataclass
         self._prepare()
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> None:  # noqa: B027 - most schedules have nothing to add
         """Check the arguments against each other."""
 
     def _fail(self, message: str) -> ValueError:
@@ -202,8 +203,9 @@ class Schedule:
             raise self._fail(f"step must be at least 0, got {step!r}.")
         return self._factor(step)
 
+    @abstractmethod
     def _factor(self, step: int) -> float:
-        raise NotImplementedError
+        """The factor of update ``step``, which is not negative."""
 
     def __repr__(self) -> str:
         # only what was given, or could have been
@@ -365,9 +367,9 @@ class Ending(Limited):
         final = self.final_factor
         return final + (1.0 - final) * self._shape((step - self.warmup_steps) / self._span)
 
+    @abstractmethod
     def _shape(self, progress: float) -> float:
         """From 1 at a progress of 0, never below 0."""
-        raise NotImplementedError
 
     def _shape_at_end(self) -> float:
         return self._shape(1.0)

@@ -133,7 +133,7 @@ class ScheduleLR(LambdaLR):
             first["lr"] = bases[0] * factor
             if len(bases) > 1:  # a loop over one costs as much as all of the above
                 # the lengths are the same, and saying so costs as much as one pass of the loop
-                for group, base in zip(groups, bases):  # noqa: B905
+                for group, base in zip(groups, bases):  # noqa: B905 - see above
                     group["lr"] = base * factor
             self._factor = factor
             self._written = None
