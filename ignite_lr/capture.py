@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +36,7 @@ class Capture:
             return self._tensors.add(value)
         if id(value) in self._known:
             return self._known[id(value)][1]
-        if type(value) in (dict, OrderedDict, defaultdict):
+        if type(value) in (dict, OrderedDict, defaultdict, Counter):
             return self._dict(value)
         if type(value) in (list, deque):
             return self._list(value)
@@ -67,7 +67,7 @@ class Capture:
         items: list[tuple[Any, Restore]] = []
 
         def restore() -> dict[Any, Any]:
-            before = [(key, item()) for key, item in items]
+            before = {key: item() for key, item in items}
             value.clear()
             value.update(before)
             return value

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,15 @@ def test_mappings_keep_their_order(kind: Any) -> None:
     del value["b"]
     value["b"] = 3
     assert list(restore().items()) == [("b", 1), ("a", 2)]
+
+
+def test_a_counter_has_its_counts_again() -> None:
+    value = Counter(a=2)
+    restore = captured(value)
+    value.update("ab")
+    assert restore() is value
+    assert value == {"a": 2}
+    assert list(value) == ["a"]
 
 
 def test_containers_that_hold_themselves() -> None:
