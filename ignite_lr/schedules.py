@@ -169,7 +169,8 @@ class Cosine(Ending, name="cosine"):
     def _shape(self, progress: float) -> float:
         if self.k_decay != 1.0:
             progress = progress**self.k_decay
-        shape = 0.5 + 0.5 * math.cos(math.tau * self.num_cycles * progress)
+        # the whole waves go first: a turn of many of them is beyond what a float resolves, or holds
+        shape = 0.5 + 0.5 * math.cos(math.tau * (self.num_cycles * progress % 1.0))
         return shape if self.exponent == 1.0 else shape**self.exponent
 
 

@@ -372,3 +372,8 @@ def test_a_plot_shows_the_factors() -> None:
     assert ax.get_title() == "Linear(total_steps=10)"
     assert Linear(10).plot(3, ax=ax, title="again") is ax
     assert ax.get_title() == "again"
+
+
+def test_a_cosine_of_any_number_of_waves_is_a_number() -> None:
+    values = schedules.Cosine(total_steps=10, num_cycles=2.8611174857570283e307).values(12)
+    assert all(0.0 <= value <= 1.0 for value in values)
