@@ -201,10 +201,7 @@ def optax_piecewise_interpolate(a: Arguments, lr: float, n: int) -> tuple[float,
         points.append((boundary, points[-1][1] * scale))
     if a["interpolate_type"] == "linear":
         return a["init_value"], PiecewiseLinear(points)
-    waves = [
-        Scale(Cosine(end - start, final_factor=high / low), low)
-        for (start, low), (end, high) in pairwise(points)
-    ]
+    waves = [Scale(Cosine(end - start, final_factor=high / low), low) for (start, low), (end, high) in pairwise(points)]
     return a["init_value"], Join(waves, [update for update, _ in points[1:-1]])
 
 
