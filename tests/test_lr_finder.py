@@ -691,7 +691,14 @@ def test_what_the_user_put_on_the_trainer_is_there_and_comes_back() -> None:
     assert not hasattr(trainer, "added")
 
 
-@pytest.mark.parametrize("box", [lambda item: item, lambda item: [item], lambda item: {"a": (item,)}], ids=str)
+@pytest.mark.parametrize(
+    "box",
+    [
+        pytest.param(lambda item: item, id="bare"),
+        pytest.param(lambda item: [item], id="in a list"),
+        pytest.param(lambda item: {"a": (item,)}, id="in a dict"),
+    ],
+)
 def test_generators_and_scalers_in_the_trainers_state_come_back(box: Callable[[Any], Any]) -> None:
     training = Training()
     state = training.trainer.state
