@@ -150,11 +150,7 @@ def main(args: argparse.Namespace) -> None:
     clipper.attach(trainer)
 
     # 4. Record it.
-    tb_logger.attach(
-        trainer,
-        log_handler=LRLogger(optimizer, clipper=clipper),
-        event_name=Events.ITERATION_COMPLETED(every=5) | Events.COMPLETED,
-    )
+    tb_logger.attach(trainer, log_handler=LRLogger(optimizer, clipper=clipper), event_name=Events.ITERATION_COMPLETED)
     tb_logger.attach_output_handler(
         trainer, Events.ITERATION_COMPLETED(every=5), tag="training", output_transform=lambda loss: {"loss": loss}
     )

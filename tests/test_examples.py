@@ -93,7 +93,7 @@ def test_the_logged_rates_are_those_an_independent_hook_saw(tmp_path: Path, monk
     logged = {event.step: event.value for event in events.Scalars("lr/AdamW")}
     iterations = EPOCHS * 23
     trained = dict(zip(range(1, iterations + 1), seen[-iterations:], strict=True))
-    assert set(logged) == {i for i in trained if i % 5 == 0} | {iterations}
+    assert logged.keys() == trained.keys()
     for iteration, rate in logged.items():
         assert rate == torch.tensor(trained[iteration], dtype=torch.float32).item()  # event files hold float32
 
