@@ -406,7 +406,7 @@ def test_arguments_work_or_are_refused_by_name(data: st.DataObject) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-@settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=20_000, derandomize=False, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(st.data())
 def test_20000_arguments_work_or_are_refused_by_name(data: st.DataObject) -> None:
     check(data)

@@ -289,4 +289,4 @@ TestHandlersAgainstPaper.settings = checks(120, 15, derandomize=True)
 @pytest.mark.long
 @pytest.mark.timeout(3000)
 class TestHandlersAgainstPaperForLong(Machine.TestCase):
-    settings = checks(1500, 40)
+    settings = checks(1500, 40, derandomize=False)
