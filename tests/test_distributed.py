@@ -279,7 +279,7 @@ def work(local_rank: int, job: str, folder: str) -> None:
 
 def work_and_leave(local_rank: int, job: str, folder: str) -> None:
     work(local_rank, job, folder)
-    # Now and then a spawned process with a gloo group aborts while its interpreter shuts down, when all is done.
+    # Now and then a process with a gloo group aborts while its interpreter shuts down, when all is done.
     idist.barrier()
     os._exit(0)
 
@@ -307,6 +307,7 @@ def main() -> None:
     else:
         with idist.Parallel(backend="gloo") as parallel:
             parallel.run(work, job, folder)
+        os._exit(0)  # all is saved: see work_and_leave
 
 
 # -- launchers
