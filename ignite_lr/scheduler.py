@@ -238,7 +238,6 @@ class Attachment:
         self._plain_step: Callable[[], None] | None = handler.scheduler.step if ours else None
         self._subscription: Subscription | None = None
         self._handles: list[Any] = [handler.optimizer.register_state_dict_pre_hook(lambda _: self.settle())]
-        self._late: list[tuple[Events, Callable[[Engine], None]]] = []
         self._listen(trainer)
 
     @property
