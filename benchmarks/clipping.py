@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from ignite_lr.clipper import GradNormClipper
-from ignite_lr.updates import Updates
+from ignite_lr.core.updates import Updates
 
 ELEMENTS = 10_000_000
 TENSORS = 149

@@ -30,7 +30,7 @@ from ignite.handlers import FastaiLRFinder
 from torch import nn
 
 from ignite_lr import LRFinder
-from ignite_lr.snapshot import Snapshot
+from ignite_lr.dry_run import Snapshot
 
 
 def training(width: int, batch: int) -> tuple[nn.Module, torch.optim.Optimizer, Engine, list[Any]]:

@@ -24,7 +24,7 @@ from ignite.engine import Engine, Events, create_supervised_trainer
 from torch import nn
 
 from ignite_lr import GradNormClipper, LRFinder, LRLogger, LRSchedulerHandler, ScheduleLR, schedules
-from ignite_lr.json_lines import JSONLinesLogger
+from ignite_lr.logger import JSONLinesLogger
 
 BLOCK = 1000
 

@@ -2,8 +2,7 @@
 
 from ignite_lr import schedules, suggestion
 from ignite_lr.clipper import ClipReport, GradNormClipper
-from ignite_lr.json_lines import JSONLinesLogger
-from ignite_lr.logger import LRLogger
+from ignite_lr.logger import JSONLinesLogger, LRLogger
 from ignite_lr.lr_finder import LRFinder
 from ignite_lr.range_test import RangeTestResult
 from ignite_lr.scheduler import LRSchedulerHandler, ScheduleLR

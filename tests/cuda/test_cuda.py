@@ -21,8 +21,7 @@ from torch import nn
 
 from ignite_lr import schedules
 from ignite_lr.clipper import GradNormClipper
-from ignite_lr.json_lines import JSONLinesLogger
-from ignite_lr.logger import LRLogger
+from ignite_lr.logger import JSONLinesLogger, LRLogger
 from ignite_lr.lr_finder import LRFinder
 from ignite_lr.scheduler import LRSchedulerHandler, ScheduleLR
 

@@ -1,4 +1,4 @@
-"""A user's program, as `mypy --strict` sees it. Not run: tests/test_typing.py checks its types."""
+"""A user's program, as `mypy --strict` sees it. Not run: tests/house/test_typing.py checks its types."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What every room stands on: device reads, Ignite's engine, updates, argument checks, rates, figures."""

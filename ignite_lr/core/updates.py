@@ -1,0 +1,335 @@
+"""What counts as an optimizer update.
+
+Ignite counts iterations; learning rates, clipping and their records belong to *updates*. The two differ under gradient
+accumulation, under automatic mixed precision (a step that overflowed changes nothing) and with several optimizers.
+:class:`Updates` watches one optimizer through its step hooks, inside the iterations of one trainer, and is shared by
+all handlers attached to that pair, so that what they do around an update has an order that does not depend on who was
+attached first.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from types import FrameType, TracebackType
+from typing import Any, NoReturn, SupportsIndex, cast
+
+from ignite.engine import Engine, Events
+from ignite.engine.events import RemovableEventHandle
+from torch.optim import Optimizer
+
+from ignite_lr.core.host import Readback
+from ignite_lr.core.step_hooks import StepHooks, steps_on_stack
+
+__all__ = ["Phase", "Subscription", "Updates", "running_trainers", "suspended"]
+
+Callback = Callable[[], None]
+
+_NO_KEYWORDS: dict[str, Any] = {}
+# looked up once: a member of an enumeration is found slowly
+_ITERATION_STARTED = Events.ITERATION_STARTED
+
+
+class Phase(IntEnum):
+    """The order of the callbacks around one update."""
+
+    SCHEDULE = 0  # a rate that is due takes effect first,
+    PROTECT = 1  # then the gradients are clipped,
+    RECORD = 2  # and last, what the update is about to use is recorded
+
+
+class Subscription:
+    """What a handler gets for its callbacks: ``remove()`` takes them back. Also a context manager.
+
+    Args:
+        updates: the updates that the callbacks hang on.
+        owner: the handler they belong to, held weakly so that a dropped handler is not kept alive by its hooks.
+        phase: when they are called, among those of other handlers.
+        again: called before an update that follows another one in the same iteration, or that comes with new parameter
+            groups, and before all ``before``: what is due since ``completed`` was called, which is most often nothing.
+        before: called before each update, while the gradients are complete and the rates still those of the update.
+        launched: called after each step, also after one that turns out to have been skipped.
+        counted: called once for each step that is known to have been an update.
+        completed: called on ``Events.ITERATION_COMPLETED``, before the handlers of the user.
+    """
+
+    def __init__(
+        self,
+        updates: Updates,
+        owner: object,
+        phase: Phase,
+        again: Callback | None = None,
+        before: Callback | None = None,
+        launched: Callback | None = None,
+        counted: Callback | None = None,
+        completed: Callback | None = None,
+    ) -> None:
+        self.updates = updates
+        self.owner = weakref.ref(owner)
+        self.phase = phase
+        self.again = again
+        self.before = before
+        self.launched = launched
+        self.counted = counted
+        self.completed = completed
+
+    def remove(self) -> None:
+        """Take the callbacks off; the last one takes the hooks and the event handler with it. Idempotent."""
+        self.updates._unsubscribe(self)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.remove()
+
+
+# Who watches what. Weak, so that a training that was dropped takes its hooks with it.
+_watching: weakref.WeakSet[Updates] = weakref.WeakSet()
+
+
+class Updates:
+    """The updates of one optimizer inside the iterations of one trainer. Use :meth:`of`.
+
+    A step counts when it was taken while the trainer was inside an iteration, was not nested in another step of the
+    same optimizer, and changed something: not one that a ``GradScaler`` skipped through a fused optimizer, nor one that
+    a handler declared skipped. A flag that lies on a CUDA device is read one update later (:meth:`resolve`).
+
+    Attributes:
+        optimizer: the optimizer.
+        count: updates since the first subscription.
+        suspended: while positive, the hooks do nothing.
+    """
+
+    def __init__(self, trainer: Engine, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.count = 0
+        self.suspended = 0
+        # weak: a hook on the optimizer must not keep a trainer, and with it a data loader, alive
+        self._trainer = weakref.ref(trainer)
+        self._subscriptions: list[Subscription] = []
+        self._again: tuple[Callback, ...] = ()
+        self._before: tuple[Callback, ...] = ()
+        self._launched: tuple[Callback, ...] = ()
+        self._counted: tuple[Callback, ...] = ()
+        self._completed: tuple[Callback, ...] = ()
+        self._completed_iteration = -1
+        # what they were when _completed or _again was last called
+        self._known_count = 0
+        self._known_groups = len(optimizer.param_groups)
+        self._depth = 0
+        self._args: tuple[Any, ...] = ()
+        self._kwargs: dict[str, Any] = _NO_KEYWORDS
+        self._skip = False
+        self._skip_flag: Readback | None = None
+        self._handle: RemovableEventHandle | None = None
+
+    @classmethod
+    def of(cls, trainer: Engine, optimizer: Optimizer) -> Updates:
+        """The one instance for this pair, made when it is first asked for."""
+        for updates in _watching:
+            if updates.optimizer is optimizer and updates.trainer is trainer:
+                return updates
+        return cls(trainer, optimizer)
+
+    @property
+    def trainer(self) -> Engine | None:
+        """The trainer, or None once it is gone."""
+        return self._trainer()
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the ``before`` callbacks of a step were called and the step has not ended yet. For use in hooks."""
+        return self._depth > 0
+
+    @property
+    def closure(self) -> Any:
+        """The closure that the coming step was called with, or None. For use in ``before``."""
+        return self._args[1] if len(self._args) > 1 else self._kwargs.get("closure")
+
+    def subscribe(
+        self,
+        owner: object,
+        phase: Phase,
+        *,
+        again: Callback | None = None,
+        before: Callback | None = None,
+        launched: Callback | None = None,
+        counted: Callback | None = None,
+        completed: Callback | None = None,
+    ) -> Subscription:
+        """Have callbacks called around updates; see :class:`Subscription` for when.
+
+        Raises:
+            RuntimeError: if ``owner`` is subscribed already, which means a handler was attached twice.
+        """
+        if any(subscription.owner() is owner for subscription in self._subscriptions):
+            raise RuntimeError(
+                f"{type(owner).__name__} is already attached to this trainer and optimizer: "
+                "attach it once, or call remove() on what the first attach returned."
+            )
+        subscription = Subscription(self, owner, phase, again, before, launched, counted, completed)
+        if not self._subscriptions:
+            self._watch()
+        self._subscriptions.append(subscription)
+        self._sort()
+        return subscription
+
+    def skip(self) -> None:
+        """Declare, in ``before``, that the coming step will change nothing and is no update."""
+        self._skip = True
+
+    def resolve(self) -> None:
+        """Settle whether the last step was an update, if that still lies on the device. May wait for it."""
+        if self._skip_flag is not None:
+            flag, self._skip_flag = self._skip_flag, None
+            if flag.value() == 0.0:
+                self._count()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        # A copied trainer would step the original optimizer past handlers that watch another one.
+        raise TypeError(
+            "a trainer with ignite_lr handlers attached cannot be copied or pickled: "
+            "remove() them first, and attach new ones to the copy."
+        )
+
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+            self._sort()
+            if not self._subscriptions:
+                self._unwatch()
+
+    def _sort(self) -> None:
+        ordered = sorted(self._subscriptions, key=lambda subscription: subscription.phase)
+        self._again = tuple(s.again for s in ordered if s.again is not None)
+        self._before = tuple(s.before for s in ordered if s.before is not None)
+        self._launched = tuple(s.launched for s in ordered if s.launched is not None)
+        self._counted = tuple(s.counted for s in ordered if s.counted is not None)
+        self._completed = tuple(s.completed for s in ordered if s.completed is not None)
+
+    def _watch(self) -> None:
+        trainer = self.trainer
+        assert trainer is not None  # whoever subscribes holds it
+        StepHooks.of(self.optimizer).watch(self)
+        self._handle = trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
+        # First among its handlers, so that a checkpoint or a logger attached earlier sees what is due now. A new list,
+        # because the present one may be in the middle of being run through.
+        handlers = trainer._event_handlers[Events.ITERATION_COMPLETED]
+        trainer._event_handlers[Events.ITERATION_COMPLETED] = [handlers[-1], *handlers[:-1]]
+        _watching.add(self)
+
+    def _unwatch(self) -> None:
+        _watching.discard(self)
+        StepHooks.of(self.optimizer).remove(self)
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def _inside_iteration(self) -> bool:
+        trainer = self._trainer()
+        if trainer is None or trainer._dataloader_iter is None:
+            return False
+        run: Any = trainer._internal_run_generator
+        # An engine that raised keeps its last event and its dead generator, so neither alone tells.
+        if run is not None and not run.gi_running:
+            return False
+        event = trainer.last_event_name
+        if event is _ITERATION_STARTED:
+            return True
+        # a custom event that the training step fired itself
+        return not isinstance(event, Events) and trainer.state.iteration != self._completed_iteration
+
+    def before_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A step of the optimizer begins; called by its hooks."""
+        trainer = self._trainer()
+        if trainer is None or self.suspended:
+            self._depth = 0
+            return
+        run: Any = trainer._internal_run_generator
+        # The usual case, seen without a call: inside the running generator, between batch and end of the iteration.
+        usual = trainer.last_event_name is _ITERATION_STARTED and run is not None and run.gi_running
+        if not usual and not self._inside_iteration():
+            self._depth = 0
+            return
+        if self._depth and steps_on_stack(self.optimizer) > 1:
+            self._depth += 1
+            return
+        self._depth = 1  # whatever it was: a step that raised never came to its end
+        self._skip = False
+        if self._skip_flag is not None:
+            self.resolve()
+        self._args = args
+        self._kwargs = kwargs
+        if self.count != self._known_count or len(self.optimizer.param_groups) != self._known_groups:
+            self._known_groups = len(self.optimizer.param_groups)
+            for callback in self._again:
+                callback()
+        for callback in self._before:
+            callback()
+
+    def after_step(self) -> None:
+        """The step came to its end; called by the hooks of the optimizer."""
+        if self._depth != 1:
+            self._depth = max(self._depth - 1, 0)
+            return
+        self._depth = 0
+        self._args = ()
+        self._kwargs = _NO_KEYWORDS
+        # Set by GradScaler for optimizers that skip on the device, that is fused ones.
+        found_inf = getattr(self.optimizer, "found_inf", None)
+        for callback in self._launched:
+            callback()
+        if self._skip:
+            return
+        if found_inf is None:
+            self.count += 1  # as _count() does, once an update
+            for callback in self._counted:
+                callback()
+            return
+        self._skip_flag = Readback(found_inf)
+        if not self._skip_flag.is_remote:
+            self.resolve()
+
+    def _count(self) -> None:
+        self.count += 1
+        for callback in self._counted:
+            callback()
+
+    def _iteration_completed(self) -> None:
+        trainer = cast("Engine", self._trainer())  # it is the one that calls
+        self._completed_iteration = trainer.state.iteration
+        self._known_count = self.count
+        for callback in self._completed:
+            callback()
+
+
+@contextmanager
+def suspended(optimizer: Optimizer) -> Iterator[None]:
+    """While the block runs, the handlers attached to ``optimizer`` neither count, clip nor record.
+
+    Whoever subscribes inside the block is not affected: that is how a range test counts its own updates.
+    """
+    paused = [updates for updates in _watching if updates.optimizer is optimizer]
+    for updates in paused:
+        updates.suspended += 1
+    try:
+        yield
+    finally:
+        for updates in paused:
+            updates.suspended -= 1
+
+
+def running_trainers() -> Iterator[Engine]:
+    """The engines whose step is on the call stack, innermost first."""
+    loops = {Engine._run_once_on_dataset_as_gen.__code__, Engine._run_once_on_dataset_legacy.__code__}
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code in loops:
+            yield frame.f_locals["self"]
+        frame = frame.f_back

@@ -1,0 +1,36 @@
+"""The loss of an iteration, out of whatever the training step returned."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+import torch
+
+from ignite_lr.core.host import read
+
+__all__ = ["loss_of"]
+
+
+def loss_of(value: Any) -> float:
+    """The loss that a training step returned, as a float."""
+    if type(value) is float:  # the usual case, and what follows takes longer than all else in an iteration
+        return value
+    is_bool = isinstance(value, bool)
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1 or value.ndim > 1:
+            raise ValueError(
+                "if output of the engine is torch.Tensor, then it must be 0d torch.Tensor or 1d torch.Tensor with "
+                f"1 element, but got torch.Tensor of shape {value.shape}."
+            )
+        return read([value])[0]
+    if isinstance(value, np.ndarray) and value.size == 1 and value.ndim <= 1:
+        return float(value.reshape(())[()])
+    if isinstance(value, numbers.Real) and not is_bool:
+        return float(value)
+    raise TypeError(
+        "output of the engine should be of type float or 0d torch.Tensor or 1d torch.Tensor with 1 element, but got "
+        f"output of type {type(value).__name__}. Give attach() an output_transform that picks the loss, such as "
+        'output_transform=lambda output: output["loss"].'
+    )

@@ -1,0 +1,66 @@
+"""The validation loss in the middle of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ignite.engine import Engine
+from ignite.metrics import Metric
+
+from ignite_lr.dry_run._batches import private_loader
+from ignite_lr.dry_run._loss import loss_of
+from ignite_lr.dry_run._snapshot import Snapshot
+from ignite_lr.dry_run._state import private_state
+
+__all__ = ["Validation", "validator"]
+
+Validation = Callable[[], Any] | tuple[Engine, Iterable[Any], str]
+
+
+def validator(validation: Validation, snapshot: Snapshot) -> Callable[[], float]:
+    """A function that gives the validation loss as of now."""
+    if not isinstance(validation, tuple):
+        return lambda: loss_of(_keeping_modes(snapshot, validation))
+    evaluator, loader, metric = validation
+    private = Engine(lambda _, batch: evaluator._process_function(evaluator, batch))
+    found = False
+    for event, handlers in evaluator._event_handlers.items():
+        for handler, args, kwargs in handlers:
+            method = handler
+            while hasattr(method, "__wrapped__") and not isinstance(getattr(method, "__self__", None), Metric):
+                method = method.__wrapped__
+            if isinstance(getattr(method, "__self__", None), Metric):
+                found = True
+                # an engine stands first among the arguments, as a weak reference
+                rest = args[1:] if args and callable(args[0]) and args[0]() is evaluator else args
+                private.add_event_handler(event, method, *rest, **kwargs)
+    if not found:
+        raise ValueError("validation: the evaluator has no metrics attached, so it has no metric to record")
+    snapshot.add_data("validation data", loader)
+    batches = private_loader(loader)
+
+    def validate() -> float:
+        before, flags = evaluator.state, evaluator.last_event_name
+        private.state = private_state(evaluator, before, None)
+        evaluator.state = private.state
+        try:
+            _keeping_modes(snapshot, lambda: private.run(batches))
+            if metric not in private.state.metrics:
+                known = ", ".join(sorted(private.state.metrics)) or "none"
+                raise KeyError(f"validation: the evaluator has no metric {metric!r}, but {known}")
+            return loss_of(private.state.metrics[metric])
+        finally:
+            evaluator.state, evaluator.last_event_name = before, flags
+
+    return validate
+
+
+def _keeping_modes(snapshot: Snapshot, function: Callable[[], Any]) -> Any:
+    """Call a function that may put modules into evaluation mode: the training step need not set theirs each time."""
+    modes = [(module, module.training) for module in snapshot.modules]
+    try:
+        return function()
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,393 @@
+"""The learning-rate range test: a sweep over rates that leaves no trace in the training.
+
+The sweep is an engine of its own that runs the trainer's process function. It has the trainer's attributes, but none of
+its handlers and a state of its own; everything it disturbs is captured before and restored after.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine
+from ignite.handlers import Checkpoint
+from torch.optim import Optimizer
+
+from ignite_lr.core.rates import swept
+from ignite_lr.core.updates import suspended
+from ignite_lr.dry_run import Snapshot, Validation, place, raise_failures
+from ignite_lr.lr_finder._plan import SweepPlan
+from ignite_lr.lr_finder._sweep import Sweep
+from ignite_lr.range_test import RangeTestResult, leading_lrs
+
+if TYPE_CHECKING:
+    import os
+
+    from matplotlib.axes import Axes
+
+__all__ = ["LRFinder"]
+
+_NOT_RUN = "learning rate finder didn't run yet so {} can't be {}"
+
+
+class LRFinder:
+    """Learning-rate range test for any Ignite trainer.
+
+    The rate rises with every update of the optimizer, from a rate that is too small to one that is too large, and the
+    losses on the way say which is right. Whatever the sweep disturbs is restored when the block ends, in whatever way
+    it ends: training afterwards is bitwise the same as without the sweep.
+
+    Drop-in for ``ignite.handlers.FastaiLRFinder``.
+
+    Example:
+        >>> import torch
+        >>> from ignite.engine import create_supervised_trainer
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> trainer = create_supervised_trainer(model, optimizer, torch.nn.functional.mse_loss)
+        >>> x = torch.randn(50, 8, 4)
+        >>> data = [(batch, batch.sum(1, keepdim=True)) for batch in x]
+        >>> finder = LRFinder()
+        >>> with finder.attach(trainer, {"model": model, "optimizer": optimizer},
+        ...                    num_iter=100, start_lr=1e-5, end_lr=10.0) as sweep:
+        ...     _ = sweep.run(data)
+        >>> finder.result.stop_reason
+        'divergence'
+        >>> optimizer.param_groups[0]["lr"]
+        0.1
+
+    References:
+        Smith, Cyclical Learning Rates for Training Neural Networks, https://arxiv.org/abs/1506.01186
+    """
+
+    def __init__(self) -> None:
+        self._result: RangeTestResult | None = None
+
+    @property
+    def result(self) -> RangeTestResult:
+        """What the last sweep found; after an exception, the points up to it.
+
+        Raises:
+            RuntimeError: before the first sweep.
+        """
+        if self._result is None:
+            raise RuntimeError(_NOT_RUN.format("its result", "read"))
+        return self._result
+
+    def attach(
+        self,
+        trainer: Engine,
+        to_save: Mapping[str, Any],
+        output_transform: Callable[[Any], Any] = lambda output: output,
+        num_iter: int | None = None,
+        start_lr: float | Sequence[float] | None = None,
+        end_lr: float | Sequence[float] = 10.0,
+        step_mode: str = "exp",
+        smooth_f: float = 0.05,
+        diverge_th: float = 5.0,
+        *,
+        optimizer_key: str = "optimizer",
+        ratios: str | None = None,
+        validation: Validation | None = None,
+        repeats: int = 1,
+        snapshot_to: torch.device | str | os.PathLike[str] | None = None,
+        progress_bar: bool | None = None,
+        logger: Any = None,
+    ) -> _Block:
+        """Prepare a range test; use it as ``with finder.attach(...) as sweep: sweep.run(loader)``.
+
+        ``sweep`` is an engine of its own that runs the trainer's process function. The trainer's handlers do not fire;
+        until the block ends the trainer carries the sweep's state, then it gets its own back.
+
+        Args:
+            trainer: fresh, finished, interrupted, loaded or crashed: it goes on afterwards as if nothing had been.
+            to_save: what the sweep changes and the end of the block restores, by name: the optimizer and every module
+                that the training step uses. Gradient scalers, EMA models and further optimizers belong here too if the
+                step changes them; a trainer is left alone. Further optimizers that are not mentioned, but step
+                within the first 20 iterations, are restored with their parameters all the same; the buffers and modes
+                of their modules are not.
+            output_transform: picks the loss out of what the process function returns: a number, or a tensor or array
+                of one element.
+            num_iter: the number of points, that is of updates of the optimizer. None: as many as ``run``'s data has
+                batches, times its ``max_epochs``.
+            start_lr: the rate of the first point, one number or one for each parameter group. None: the present rates.
+            end_lr: the rate of the last point, likewise.
+            step_mode: ``"exp"`` (a constant factor from point to point) or ``"linear"``.
+            smooth_f: weight of the new loss in the smoothed losses, in [0, 1); 0 means no smoothing.
+            diverge_th: the sweep stops when the smoothed loss exceeds this multiple of the best one, at least 1. For
+                losses that are not all positive it stops when the rise exceeds ``diverge_th - 1`` times the range of
+                the losses before.
+            optimizer_key: which entry of ``to_save`` is swept; the other optimizers keep their rates.
+            ratios: ``"keep"`` sweeps all groups with their present ratios: the one with the largest rate runs from
+                ``start_lr`` to ``end_lr``. None gives every group the same rates, or its own from a list.
+            validation: records a validation loss instead of the training loss: a function without arguments, called
+                after every update, or ``(evaluator, loader, metric name)``, of whose handlers only the metrics run.
+            repeats: sweep so many times from the same start over different batches; the result suggests from all of
+                them and gives an interval. The iterations add up: ``repeats * num_iter`` updates.
+            snapshot_to: where the copy of the training lies: None for the devices where it is, ``"cpu"`` or another
+                device, or a directory.
+            progress_bar: None shows one on a terminal; True and False force it.
+            logger: a ``TensorboardLogger`` to write the curve and its picture to, under ``range_test/``. The x axis
+                of the curve is 1000 * log10(lr), rounded, because TensorBoard has whole steps only.
+
+        Returns:
+            a context manager that gives the sweep's engine.
+
+        Raises:
+            TypeError: if an argument has the wrong type.
+            ValueError: if an argument is out of its range.
+
+        Warns:
+            UserWarning: "Run completed without loss diverging", if it did; for data whose position or random state
+                cannot be restored.
+        """
+        if not isinstance(trainer, Engine):
+            raise TypeError(f"Argument trainer should be an Engine, but given {type(trainer)}")
+        if not isinstance(to_save, Mapping):
+            raise TypeError(f"Argument to_save should be a mapping, but given {type(to_save)}")
+        try:
+            Checkpoint._check_objects(to_save, "state_dict")
+            Checkpoint._check_objects(to_save, "load_state_dict")
+        except TypeError as error:
+            raise TypeError(f"to_save: {error}") from error
+        if not isinstance(optimizer_key, str):
+            raise TypeError(f"optimizer_key should be a str, but given {type(optimizer_key)}")
+        if optimizer_key not in to_save:
+            raise ValueError(
+                f"Mapping to_save should contain '{optimizer_key}' key, or optimizer_key be another, but has "
+                f"{list(to_save)}"
+            )
+        optimizer = to_save[optimizer_key]
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"Object to_save['{optimizer_key}'] should be torch optimizer, but given {type(optimizer)}")
+        if logger is not None and not hasattr(getattr(logger, "writer", logger), "add_figure"):
+            raise TypeError(f"logger should be a TensorboardLogger, but given {type(logger)}")
+        place(snapshot_to)  # raises for what is none
+        plan = SweepPlan(
+            optimizer,
+            output_transform,
+            num_iter,
+            start_lr,
+            end_lr,
+            step_mode,
+            smooth_f,
+            diverge_th,
+            ratios,
+            validation,
+            repeats,
+            progress_bar,
+        )
+        return _Block(self, trainer, dict(_flat(to_save)), plan, snapshot_to, logger)
+
+    def get_results(self) -> dict[str, list[Any]]:
+        """The sweep as ``{"lr": [...], "loss": [...]}``: applied rates (lists for several groups), smoothed losses."""
+        if self._result is None:
+            return {}
+        lrs = [list(lr) if isinstance(lr, tuple) else lr for lr in self._result.lrs]
+        return {"lr": lrs, "loss": list(self._result.smoothed_losses)}
+
+    def lr_suggestion(self) -> float | list[float]:
+        """The suggested rate, a list for several parameter groups; see ``RangeTestResult.suggestion``.
+
+        Raises:
+            RuntimeError: before the first sweep; ``NoSuggestionError`` if the curve supports no suggestion.
+        """
+        if self._result is None:
+            raise RuntimeError(_NOT_RUN.format("lr_suggestion", "returned"))
+        return self._result.suggestion()
+
+    def apply_suggested_lr(self, optimizer: Optimizer) -> None:
+        """Write the suggested rates to the optimizer that was swept, or to one with the same parameter groups.
+
+        Raises:
+            RuntimeError: if the number of parameter groups does not match, or as in :meth:`lr_suggestion`.
+        """
+        if self._result is None:
+            raise RuntimeError(_NOT_RUN.format("lr_suggestion", "returned"))
+        if self._result.groups != len(optimizer.param_groups):
+            raise RuntimeError(
+                "The number of parameter groups does not match between given optimizer and the one used for "
+                f"estimating the learning rate: {len(optimizer.param_groups)} vs {self._result.groups}"
+            )
+        self._result.apply(optimizer)
+
+    def plot(
+        self,
+        skip_start: int = 10,
+        skip_end: int = 5,
+        log_lr: bool = True,
+        display_suggestion: bool = True,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Axes:
+        """Draw the curve; ``finder.result.plot()`` draws all of it.
+
+        Args:
+            skip_start: points to leave out at the beginning.
+            skip_end: points to leave out at the end.
+            log_lr: whether the x axis is logarithmic.
+            display_suggestion: whether to mark the suggestion, if there is one.
+            ax: axes to draw on.
+            kwargs: for ``matplotlib.figure.Figure``, where ``ax`` is None.
+
+        Raises:
+            ModuleNotFoundError: without Matplotlib.
+            RuntimeError: before the first sweep.
+            ValueError: if ``skip_start`` or ``skip_end`` is negative.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ModuleNotFoundError(
+                "This method requires matplotlib to be installed. Please install it with command: \n "
+                "pip install matplotlib"
+            ) from error
+        if self._result is None:
+            raise RuntimeError(_NOT_RUN.format("results", "plotted"))
+        for name, value in (("skip_start", skip_start), ("skip_end", skip_end)):
+            if value < 0:
+                raise ValueError(f"{name} cannot be negative, got {value}")
+        if ax is None:
+            ax = Figure(**kwargs).add_subplot()
+        return self._result.plot(
+            ax, skip_start=skip_start, skip_end=skip_end, log_lr=log_lr, suggestions=display_suggestion
+        )
+
+    def _receive(self, result: RangeTestResult) -> None:
+        self._result = result
+
+
+def _flat(to_save: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The objects of a possibly nested mapping, each under its path."""
+    for key, value in to_save.items():
+        if isinstance(value, Mapping) and not hasattr(value, "state_dict"):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, (list, tuple)) and not hasattr(value, "state_dict"):
+            yield from _flat({str(index): item for index, item in enumerate(value)}, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+class _Block:
+    """The context manager that :meth:`LRFinder.attach` returns."""
+
+    # one range test at a time; weak, so that a block that was dropped without being left does not lock the door
+    _active: ClassVar[weakref.WeakSet[_Block]] = weakref.WeakSet()
+
+    def __init__(
+        self,
+        finder: LRFinder,
+        trainer: Engine,
+        objects: Mapping[str, Any],
+        plan: SweepPlan,
+        snapshot_to: torch.device | str | os.PathLike[str] | None,
+        logger: Any,
+    ) -> None:
+        self._finder = finder
+        self._trainer = trainer
+        self._objects = objects
+        self._plan = plan
+        self._snapshot_to = snapshot_to
+        self._logger = logger
+        self._snapshot: Snapshot | None = None
+        self._sweep: Sweep | None = None
+        self._suspended = ExitStack()
+
+    def __enter__(self) -> Engine:
+        if _Block._active:
+            raise RuntimeError(
+                "a range test is running already: one block inside another cannot tell what to restore. "
+                "Leave the first block, then attach again."
+            )
+        _Block._active.add(self)
+        try:
+            trainer = self._trainer
+            self._finder._result = None
+            snapshot = self._snapshot = Snapshot(self._objects, self._snapshot_to)
+            snapshot.add_trainer("trainer", trainer)
+            snapshot.add_random_state()
+            for item in self._objects.values():
+                if isinstance(item, Optimizer):
+                    self._suspended.enter_context(suspended(item))
+                    swept.add(item)
+            self._sweep = Sweep(trainer, self._plan, snapshot, self._finder._receive)
+            self._sweep.open()
+            return self._sweep
+        except BaseException as error:
+            self._leave(error)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with _interrupts_wait():
+            self._leave(error)
+        if error is None and self._logger is not None:
+            _log(self._logger, self._finder._result)
+
+    def _leave(self, error: BaseException | None) -> None:
+        failures: list[tuple[str, BaseException]] = []
+        steps: list[Callable[[], Any]] = []
+        if self._sweep is not None:
+            steps.append(self._sweep.close)
+        if self._snapshot is not None:
+            if self._sweep is not None:  # before that, nothing has been touched
+                steps.append(lambda: failures.extend(self._snapshot.restore()))  # type: ignore[union-attr]  # see above
+            steps.append(self._snapshot.close)
+        steps += [
+            self._suspended.close,
+            swept.clear,
+            lambda: _Block._active.discard(self),
+        ]
+        for step in steps:
+            try:
+                step()
+            except BaseException as failure:  # noqa: PERF203 - each step must run, whatever the others do
+                failures.append(("range test", failure))
+        raise_failures(failures, error)
+
+
+class _interrupts_wait:  # noqa: N801 - used like a function
+    """While the block runs, Ctrl-C waits: half a restored training is worse than a second of patience."""
+
+    def __enter__(self) -> None:
+        self._came: tuple[int, FrameType | None] | None = None
+        self._before: Any = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.getsignal(signal.SIGINT)
+            if self._before is not None:  # None: not installed from Python, so not ours to move
+                signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._came = (number, frame)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            if self._came is not None and callable(self._before):
+                self._before(*self._came)
+
+
+def _log(logger: Any, result: RangeTestResult | None) -> None:
+    """Write the curve and the picture to TensorBoard."""
+    if result is None or idist.get_rank() != 0:
+        return
+    writer = getattr(logger, "writer", logger)
+    axis = leading_lrs(result.lrs)
+    for index, rate in enumerate(axis):
+        if rate > 0:
+            # TensorBoard knows whole steps only: thousandths of a decade, so that -3000 is 1e-3
+            step = round(1000 * math.log10(rate))
+            writer.add_scalar("range_test/loss", result.losses[index], step)
+            writer.add_scalar("range_test/smoothed_loss", result.smoothed_losses[index], step)
+        writer.add_scalar("range_test/lr", rate, index)
+    writer.add_figure("range_test/curve", result.plot().figure)

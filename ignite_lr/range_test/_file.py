@@ -1,0 +1,115 @@
+"""The file format of a range test: JSON after RFC 8259, non-finite numbers as strings."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ignite_lr.range_test._curve import SweepCurve
+
+__all__ = ["read_result", "write_result"]
+
+_FORMAT = "ignite_lr.RangeTestResult"
+_VERSION = 1
+_FIELDS = (
+    "lrs",
+    "losses",
+    "smoothed_losses",
+    "stop_reason",
+    "stop_lr",
+    "iterations",
+    "step_mode",
+    "loss_name",
+)
+_SWEEP_FIELDS = ("lrs", "losses", "smoothed_losses", "stop_reason", "stop_lr")
+_TEXTS = {"stop_reason", "step_mode", "loss_name"}
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_to_json(item) for item in value]
+    if isinstance(value, (float, np.floating)):  # a result made by hand may hold NumPy's
+        return float(value) if math.isfinite(value) else repr(float(value))
+    return value
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A field as it was written; the file may be anybody's."""
+    if name in _TEXTS:
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a text, got {value!r}")
+        return value
+    if name == "iterations":
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
+        return value
+    if name != "stop_lr" and not isinstance(value, list):
+        raise TypeError(f"{name} must be a list, got {value!r}")
+    return _numbers(name, value)
+
+
+def _numbers(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_numbers(name, item) for item in value)
+    if value in ("nan", "inf", "-inf") or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        return float(cast("float | str", value))
+    raise TypeError(f"{name} must hold numbers, got {value!r}")
+
+
+def _check_shapes(curves: Iterable[Any]) -> None:
+    for curve in curves:
+        if not len(curve["lrs"]) == len(curve["losses"]) == len(curve["smoothed_losses"]):
+            raise ValueError("lrs, losses and smoothed_losses must have the same length")
+        if any(isinstance(loss, tuple) for loss in (*curve["losses"], *curve["smoothed_losses"])):
+            raise ValueError("losses and smoothed_losses must hold one number a point")
+        rates = [*curve["lrs"], curve["stop_lr"]]
+        nested = any(isinstance(one, tuple) for rate in rates if isinstance(rate, tuple) for one in rate)
+        sizes = {len(rate) if isinstance(rate, tuple) else None for rate in rates}
+        if nested or len(sizes) != 1 or 0 in sizes:
+            raise ValueError("lrs and stop_lr must hold one rate a point, or one for each parameter group")
+
+
+def write_result(result: Any, path: str | os.PathLike[str]) -> Path:
+    """Write the fields of a ``RangeTestResult``; see its ``save``."""
+    content = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        **{name: getattr(result, name) for name in _FIELDS},
+        "sweeps": [{name: getattr(sweep, name) for name in _SWEEP_FIELDS} for sweep in result.sweeps],
+    }
+    target = Path(path)
+    target.write_text(json.dumps(_to_json(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return target
+
+
+def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields of a ``RangeTestResult``; see its ``load``."""
+    name = repr(os.fspath(path))
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{name} is no range test result: not JSON ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise ValueError(f"{name} is no range test result: it has no format {_FORMAT!r}")
+    if content.get("version") != _VERSION:
+        raise ValueError(
+            f"{name} has version {content.get('version')!r} of the format, this release reads version {_VERSION}"
+        )
+    try:
+        fields = {field: _checked(field, content[field]) for field in _FIELDS}
+        sweeps = tuple(
+            SweepCurve(**{field: _checked(field, sweep[field]) for field in _SWEEP_FIELDS})
+            for sweep in content["sweeps"]
+        )
+        _check_shapes([fields, *map(vars, sweeps)])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} is no range test result: {error!r}") from error
+    return {**fields, "sweeps": sweeps}

@@ -1,0 +1,84 @@
+"""What there is to see in a range test, as plain numbers: the same for every library that draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["RangeTestPicture"]
+
+
+@dataclass(frozen=True)
+class RangeTestPicture:
+    """The numbers in the picture of a range test.
+
+    Attributes:
+        lrs: for each parameter group that is drawn, the rate of each point.
+        losses: the raw loss of each point.
+        smoothed: the smoothed loss of each point.
+        loss_name: for the y axis.
+        log_lr: whether the x axis is logarithmic.
+        default: the name of the default rule.
+        suggestions: rule -> the rate of each drawn group, or None where the rule abstains.
+        confidence: of the default rule, in [0, 1].
+        interval: the span that repeats suggest, or None.
+        unstable_lr: where the loss leaves for good, or None.
+        sweeps: of every sweep where there were several, its rates (first drawn group) and raw losses.
+        note: a line that says why the sweep stopped.
+    """
+
+    lrs: Sequence[Sequence[float]]
+    losses: Sequence[float]
+    smoothed: Sequence[float]
+    loss_name: str
+    log_lr: bool
+    default: str
+    suggestions: Mapping[str, Sequence[float] | None]
+    confidence: float
+    interval: tuple[float, float] | None
+    unstable_lr: float | None
+    sweeps: Sequence[tuple[Sequence[float], Sequence[float]]]
+    note: str
+
+    def part(self, skip_start: int, skip_end: int) -> slice:
+        """The points that remain."""
+        return slice(min(skip_start, len(self.losses)), max(len(self.losses) - skip_end, 0))
+
+    def height(self, rate: float, group: int = 0) -> float:
+        """The smoothed loss at a rate of a group, interpolated."""
+        x, y = np.asarray(self.lrs[group], float), np.asarray(self.smoothed, float)
+        good = np.isfinite(y)
+        return float(np.interp(rate, x[good], y[good])) if good.any() else 0.0
+
+    def y_range(self, part: slice) -> tuple[float, float] | None:
+        """Where the interesting part is: an exploding loss would flatten everything else."""
+        raw, smooth = np.asarray(self.losses[part], float), np.asarray(self.smoothed[part], float)
+        good = np.isfinite(raw) & np.isfinite(smooth)
+        if not good.any():
+            return None
+        raw, smooth = raw[good], smooth[good]
+        lowest = int(np.argmin(smooth))
+        before = raw[: lowest + 1]
+        bottom, level = float(min(before.min(), smooth[lowest])), float(before.max())
+        span = level - bottom or abs(level) or 1.0
+        top = min(float(raw.max()), level + 0.6 * span)
+        return bottom - 0.06 * span, max(top, level) + 0.06 * span
+
+    def band(self) -> tuple[Sequence[float], np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+        """Rates, smallest and largest raw loss over the sweeps, as far as all of them came."""
+        if not self.sweeps:
+            return None
+        points = min(len(losses) for _, losses in self.sweeps)
+        losses = np.array([losses[:points] for _, losses in self.sweeps], dtype=np.float64)
+        return self.sweeps[0][0][:points], losses.min(axis=0), losses.max(axis=0)
+
+    def label(self, rule: str, rates: Sequence[float]) -> str:
+        """How a suggestion is called in the legend."""
+        text = ", ".join(f"{rate:.2e}" for rate in rates)
+        if rule != self.default:
+            return f"{rule}: {text}"
+        span = "" if self.interval is None else f", {self.interval[0]:.1e} to {self.interval[1]:.1e}"
+        return f"suggested: {text} (confidence {self.confidence:.2f}{span})"

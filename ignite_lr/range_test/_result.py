@@ -1,0 +1,348 @@
+"""What a range test found: frozen, comparable, writable as JSON, and able to suggest, apply and draw."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+
+from ignite_lr import suggestion as rules
+from ignite_lr.core.rates import set_rates, swept
+from ignite_lr.range_test._bokeh import range_test_html
+from ignite_lr.range_test._curve import Curve, SweepCurve, leading_lrs
+from ignite_lr.range_test._file import read_result, write_result
+from ignite_lr.range_test._matplotlib import range_test as draw_range_test
+from ignite_lr.range_test._picture import RangeTestPicture
+from ignite_lr.suggestion import NoSuggestionError, Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["RangeTestResult"]
+
+Rate = float | list[float]
+
+
+@dataclass(frozen=True, repr=False)
+class RangeTestResult:
+    """The outcome of a range test.
+
+    Attributes:
+        lrs: the learning rate of each point, increasing; with several parameter groups a tuple for each point.
+        losses: the raw loss of each point; with repeats the mean over the sweeps, as far as all of them came.
+        smoothed_losses: the same, smoothed exponentially with ``smooth_f`` as the sweep went.
+        stop_reason: ``"num_iter"``, ``"divergence"``, ``"non_finite"``, ``"terminated"`` or ``"exception:<type>"``;
+            with repeats that of the last sweep.
+        stop_lr: the rate in use when the (last) sweep stopped; a tuple for several groups.
+        iterations: how many batches were used, over all sweeps.
+        step_mode: ``"exp"`` or ``"linear"``.
+        loss_name: what the losses are, ``"Loss"`` or ``"Validation loss"``.
+        sweeps: every sweep on its own, where there was more than one.
+
+    Example:
+        >>> lrs = [1e-4 * 10 ** (i / 20) for i in range(100)]
+        >>> losses = [2.0 - 1.5 * min(i / 60, 1.0) + max(0, i - 70) ** 2 / 100 for i in range(100)]
+        >>> result = RangeTestResult(tuple(lrs), tuple(losses), tuple(losses), "num_iter", lrs[-1])
+        >>> result.suggestion("minimum") < result.unstable_lr
+        True
+    """
+
+    lrs: tuple[Any, ...]
+    losses: tuple[float, ...]
+    smoothed_losses: tuple[float, ...]
+    stop_reason: str
+    stop_lr: Any
+    iterations: int = 0
+    step_mode: str = "exp"
+    loss_name: str = "Loss"
+    sweeps: tuple[SweepCurve, ...] = field(default=())
+
+    @classmethod
+    def from_sweeps(
+        cls, sweeps: Sequence[SweepCurve], *, smooth_f: float, iterations: int, step_mode: str, loss_name: str
+    ) -> RangeTestResult:
+        """Put one or several sweeps over the same rates together."""
+        last = sweeps[-1]
+        lrs, losses, smoothed = last.lrs, last.losses, last.smoothed_losses
+        if len(sweeps) > 1:
+            points = min(len(sweep.losses) for sweep in sweeps)
+            lrs = lrs[:points]
+            losses = tuple(math.fsum(at) / len(sweeps) for at in zip(*(s.losses[:points] for s in sweeps), strict=True))
+            mean = Curve([(0.0,)] * (points + 1), smooth_f, math.inf)
+            for loss in losses:
+                mean.add(loss)
+            smoothed = tuple(mean.smoothed)
+        return cls(
+            lrs=lrs,
+            losses=losses,
+            smoothed_losses=smoothed,
+            stop_reason=last.stop_reason,
+            stop_lr=last.stop_lr,
+            iterations=iterations,
+            step_mode=step_mode,
+            loss_name=loss_name,
+            sweeps=tuple(sweeps) if len(sweeps) > 1 else (),
+        )
+
+    @property
+    def groups(self) -> int:
+        """The number of parameter groups."""
+        return len(self.lrs[0]) if self.lrs and isinstance(self.lrs[0], tuple) else 1
+
+    def suggestion(self, method: str | None = None) -> Rate:
+        """The learning rate that a rule reads off the curve.
+
+        Args:
+            method: a name from ``ignite_lr.suggestion.RULES``; None for the default rule. The default rule reads the
+                raw losses of every sweep, the others the smoothed losses, as their originals do.
+
+        Returns:
+            a rate; for several parameter groups a list with one for each: the rule is asked about the group with the
+            largest rates, and the others get what they had at the same point of the sweep.
+
+        Raises:
+            NoSuggestionError: if the default rule cannot name a rate, or if there is no curve to read; says why.
+            ValueError: if there is no rule of that name.
+        """
+        name = rules.DEFAULT if method is None else method
+        if not isinstance(name, str) or name not in rules.RULES:
+            raise ValueError(f"method must be one of {', '.join(sorted(rules.RULES))}, got {method!r}")
+        if name == rules.DEFAULT:
+            verdict = self._verdict
+            if verdict.lr is None:
+                raise NoSuggestionError(verdict.reason)
+            return self._for_groups(verdict.lr)
+        lrs, losses = self._readable(leading_lrs(self.lrs), self.smoothed_losses)
+        if sum(1 for loss in losses if math.isfinite(loss)) < 2:
+            raise NoSuggestionError(
+                f"the sweep has {len(self.losses)} points, too few with a finite loss: "
+                f"it stopped with {self.stop_reason!r}"
+            )
+        return self._for_groups(rules.RULES[name](lrs, losses))
+
+    def suggestions(self) -> dict[str, Rate | None]:
+        """What every rule says, by name; None where it abstains."""
+        found: dict[str, Rate | None] = {}
+        for name in rules.RULES:
+            try:
+                found[name] = self.suggestion(name)
+            except (NoSuggestionError, ValueError):  # noqa: PERF203 - one rule's silence is not the others'
+                found[name] = None
+        return found
+
+    @property
+    def confidence(self) -> float:
+        """How far the descent stands out of the noise, in [0, 1]; see ``suggestion.judge``."""
+        return self._verdict.confidence
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The smallest and the largest rate that the repeats suggest; None for a single sweep.
+
+        For several groups, those of the group with the largest rates.
+        """
+        return self._verdict.interval
+
+    @property
+    def unstable_lr(self) -> float | None:
+        """The smallest rate after which the loss stays above its starting level, or None.
+
+        For several parameter groups, that of the group with the largest rates.
+        """
+        lrs, losses = self._readable(leading_lrs(self.lrs), self.losses)
+        try:
+            return rules.unstable_lr(lrs, losses)
+        except ValueError:  # not a curve
+            return None
+
+    def apply(self, optimizer: Optimizer, method: str | None = None) -> Rate:
+        """Write the suggested rate to every parameter group, and to ``initial_lr`` where there is one.
+
+        Rates that are tensors are filled in place.
+
+        Args:
+            optimizer: with as many groups as the swept one; any number of groups if that had one.
+            method: see :meth:`suggestion`.
+
+        Returns:
+            what was written.
+
+        Raises:
+            NoSuggestionError: if there is no suggestion; the optimizer is left alone.
+            RuntimeError: inside the block of a range test on this optimizer, which would undo it.
+            TypeError: if ``optimizer`` is none.
+            ValueError: if the number of parameter groups does not match.
+        """
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        if optimizer in swept:
+            raise RuntimeError(
+                "apply() is for after the block: at its end the range test restores this optimizer, rates included."
+            )
+        rate = self.suggestion(method)
+        rates = rate if isinstance(rate, list) else [rate] * len(optimizer.param_groups)
+        if len(rates) != len(optimizer.param_groups):
+            raise ValueError(
+                "The number of parameter groups does not match: the range test swept "
+                f"{len(rates)}, the optimizer has {len(optimizer.param_groups)}"
+            )
+        set_rates(optimizer, rates, initial=True)
+        return rate
+
+    def plot(
+        self,
+        ax: Axes | None = None,
+        title: str | None = None,
+        *,
+        skip_start: int = 0,
+        skip_end: int = 0,
+        log_lr: bool | None = None,
+        suggestions: bool = True,
+    ) -> Axes:
+        """Draw the curve, the suggestions and the unstable region with Matplotlib.
+
+        Args:
+            ax: axes to draw on; None makes a figure, which belongs to no window.
+            title: over the picture.
+            skip_start: points to leave out at the beginning.
+            skip_end: points to leave out at the end.
+            log_lr: whether the x axis is logarithmic; None: as the sweep was.
+            suggestions: whether to mark what the rules suggest.
+
+        Returns:
+            the axes; ``.figure.savefig(path)`` writes the picture.
+
+        Raises:
+            ModuleNotFoundError: without Matplotlib.
+        """
+        log = self.step_mode == "exp" if log_lr is None else log_lr
+        return draw_range_test(
+            self._picture(log),
+            ax=ax,
+            title=title,
+            skip_start=skip_start,
+            skip_end=skip_end,
+            suggestions=suggestions,
+        )
+
+    def to_html(self, path: str | os.PathLike[str], title: str | None = None) -> Path:
+        """Write an interactive picture to one HTML file that needs nothing else, not even a network.
+
+        Args:
+            path: the file.
+            title: over the picture.
+
+        Returns:
+            the path.
+
+        Raises:
+            ModuleNotFoundError: without Bokeh (``pip install ignite_lr[html]``).
+        """
+        return range_test_html(self._picture(self.step_mode == "exp"), path, title=title)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the result as JSON (RFC 8259); non-finite numbers become strings.
+
+        Returns:
+            the path.
+        """
+        return write_result(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RangeTestResult:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: if the file is no range test result.
+        """
+        return cls(**read_result(path))
+
+    def __repr__(self) -> str:
+        verdict = self._verdict
+        if verdict.lr is None:
+            says = f"no suggestion ({verdict.reason})"
+        else:
+            says = f"suggestion {_text(self._for_groups(verdict.lr))}, confidence {verdict.confidence:.2f}"
+            if verdict.interval is not None:
+                says += f", interval {verdict.interval[0]:.3g} to {verdict.interval[1]:.3g}"
+        size = f"{len(self.losses)} points"
+        if self.sweeps:
+            size += f", {len(self.sweeps)} sweeps"
+        return (
+            f"<{type(self).__name__}: {says}; stopped by {self.stop_reason} at lr {_text(self.stop_lr)}; "
+            f"{size}, {self.iterations} iterations>"
+        )
+
+    def _picture(self, log_lr: bool) -> RangeTestPicture:
+        # groups with the same rates are one line
+        groups = list(dict.fromkeys(zip(*map(_row, self.lrs), strict=True)))
+        drawn = [list(zip(*map(_row, self.lrs), strict=True)).index(group) for group in groups]
+        suggestions: dict[str, list[float] | None] = {}
+        for name, rate in self.suggestions().items():
+            row = [rate] if isinstance(rate, float) else rate
+            suggestions[name] = None if row is None else [row[group] for group in drawn]
+        size = f"{len(self.sweeps)} sweeps of up to " if self.sweeps else ""
+        return RangeTestPicture(
+            lrs=groups,
+            losses=self.losses,
+            smoothed=self.smoothed_losses,
+            loss_name=self.loss_name,
+            log_lr=log_lr,
+            default=rules.DEFAULT,
+            suggestions=suggestions,
+            confidence=self.confidence,
+            interval=self.interval,
+            unstable_lr=self.unstable_lr,
+            sweeps=[(leading_lrs(sweep.lrs), sweep.losses) for sweep in self.sweeps],
+            note=f"{size}{len(self.losses)} points, {self.iterations} iterations; "
+            f"stopped by {self.stop_reason} at lr {_text(self.stop_lr)}",
+        )
+
+    def _readable(self, lrs: Sequence[float], losses: Sequence[float]) -> tuple[list[float], list[float]]:
+        """What the rules can work with: a linear sweep may begin at a rate of zero, which has no logarithm."""
+        first = next((index for index, lr in enumerate(lrs) if lr > 0), len(lrs))
+        return list(lrs[first:]), list(losses[first:])
+
+    @property
+    def _verdict(self) -> Verdict:
+        sweeps = self.sweeps or (SweepCurve(self.lrs, self.losses, (), "", 0.0),)
+        lrs = max((leading_lrs(sweep.lrs) for sweep in sweeps), key=len)
+        curves = [self._readable(lrs[: len(sweep.losses)], sweep.losses)[1] for sweep in sweeps]
+        if not any(curves):
+            return Verdict(None, 0.0, f"the sweep has no points: it stopped with {self.stop_reason!r}")
+        try:
+            return rules.judge_repeats(self._readable(lrs, lrs)[0], curves)
+        except ValueError as error:  # a result made or loaded by hand, whose rates are no curve
+            return Verdict(None, 0.0, str(error))
+
+    def _for_groups(self, rate: float) -> Rate:
+        """The rates of all groups where the leading one has ``rate``."""
+        if self.groups == 1:
+            return rate
+        axis = leading_lrs(self.lrs)
+        index = next((i for i, lr in enumerate(axis) if lr >= rate), len(axis))
+        if index < len(axis) and axis[index] == rate:
+            return list(self.lrs[index])
+        if index in (0, len(axis)):  # beyond the sweep all groups keep the ratio they had at its end
+            edge = min(index, len(axis) - 1)
+            return [lr * (rate / axis[edge]) for lr in self.lrs[edge]]
+        share = math.log(rate / axis[index - 1]) / math.log(axis[index] / axis[index - 1])
+        return [
+            low * (high / low) ** share if low > 0 else low + (high - low) * share
+            for low, high in zip(self.lrs[index - 1], self.lrs[index], strict=True)
+        ]
+
+
+def _text(rate: Any) -> str:
+    if isinstance(rate, (list, tuple)):
+        return "[" + ", ".join(f"{one:.3g}" for one in rate) + "]"
+    return f"{rate:.3g}"
+
+
+def _row(rates: Any) -> tuple[float, ...]:
+    return rates if isinstance(rates, tuple) else (rates,)

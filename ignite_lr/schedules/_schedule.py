@@ -1,0 +1,323 @@
+"""What all schedules have in common: checked arguments, values, pictures, and the way to and from a config file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
+
+from ignite_lr.core.arguments import Choice, Real, Rule, Whole
+from ignite_lr.schedules._picture import schedule_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from typing_extensions import Self
+
+__all__ = [
+    "Ending",
+    "Factor",
+    "Length",
+    "Limited",
+    "Positive",
+    "Schedule",
+    "ScheduleFunction",
+    "Steps",
+    "TotalSteps",
+    "Warmed",
+    "from_dict",
+    "get",
+]
+
+ScheduleFunction = Callable[[int], float]
+
+
+Steps = Annotated[int, Whole(0)]
+TotalSteps = Annotated[int, Whole(1)]
+Length = Annotated[float, Real(above=0.0)]
+Factor = Annotated[float, Real(minimum=0.0)]
+Positive = Annotated[float, Real(above=0.0)]
+
+
+def _rules(kind: type[Schedule]) -> tuple[tuple[str, Rule], ...]:
+    if kind not in _rules_of:
+        hints = get_type_hints(kind, include_extras=True)
+        _rules_of[kind] = tuple((field.name, hints[field.name].__metadata__[0]) for field in fields(kind))
+    return _rules_of[kind]
+
+
+_rules_of: dict[type[Schedule], tuple[tuple[str, Rule], ...]] = {}
+_by_name: dict[str, type[Schedule]] = {}
+
+
+@dataclass(frozen=True, repr=False)
+class Schedule(ABC):
+    """A pure function from the index of an update, from 0, to a factor of the base rate.
+
+    A subclass is a frozen dataclass whose fields are annotated with a :class:`Rule` each.
+
+    Example:
+        >>> from ignite_lr.schedules import Linear
+        >>> schedule = Linear(total_steps=4)
+        >>> schedule(1), schedule.values(5), schedule.to_dict()["name"]
+        (0.75, [1.0, 0.75, 0.5, 0.25, 0.0], 'linear')
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name:
+            cls.name = name
+            _by_name[name] = cls
+
+    def __post_init__(self) -> None:
+        for name, rule in _rules(type(self)):
+            checked = rule.check(f"{type(self).__name__}: {name}", getattr(self, name))
+            object.__setattr__(self, name, checked)  # the way of a frozen dataclass
+        self._prepare()
+
+    def _prepare(self) -> None:  # noqa: B027 - most schedules have nothing to add
+        """Check the arguments against each other."""
+
+    def _fail(self, message: str) -> ValueError:
+        return ValueError(f"{type(self).__name__}: {message}")
+
+    def __call__(self, step: int) -> float:
+        """The factor of update ``step``.
+
+        Args:
+            step: index of the update, from 0.
+
+        Raises:
+            ValueError: if ``step`` is negative.
+        """
+        if step < 0:
+            raise self._fail(f"step must be at least 0, got {step!r}.")
+        return self._factor(step)
+
+    @abstractmethod
+    def _factor(self, step: int) -> float:
+        """The factor of update ``step``, which is not negative."""
+
+    def __repr__(self) -> str:
+        # only what was given, or could have been
+        given = (
+            f"{field.name}={value!r}" for field in fields(self) if (value := getattr(self, field.name)) != field.default
+        )
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def values(self, n: int) -> list[float]:
+        """The factors of the first ``n`` updates.
+
+        Args:
+            n: how many, at least 0.
+        """
+        return [self(step) for step in range(_count(n))]
+
+    def plot(self, n: int, ax: Axes | None = None, title: str | None = None) -> Axes:
+        """Draw the factors of the first ``n`` updates. Needs Matplotlib.
+
+        Args:
+            n: how many.
+            ax: axes to draw on; new ones where None.
+            title: the title; the schedule's repr where None.
+
+        Returns:
+            the axes.
+        """
+        return schedule_curve(self.values(n), ax=ax, title=repr(self) if title is None else title)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The name and all arguments as plain values, as JSON and YAML can hold them. See :func:`from_dict`.
+
+        Raises:
+            TypeError: if a part of it is a plain function, which no config file can hold.
+        """
+        return {"name": self.name, **{field.name: _plain(getattr(self, field.name)) for field in fields(self)}}
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> Self:
+        """The same as the function :func:`from_dict`, but refuses a dict of another class.
+
+        Raises:
+            ValueError: if it is the dict of another schedule.
+        """
+        schedule = from_dict(d)
+        if not isinstance(schedule, cls):
+            raise ValueError(f"d must describe a {cls.__name__}, got {d!r}.")
+        return schedule
+
+
+def _count(n: int) -> int:
+    count = Whole(0).check("n", n)
+    assert count is not None
+    return count
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Schedule):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if callable(value):
+        raise TypeError(f"only the schedules of this package can be written to a dict, got {value!r}.")
+    return value
+
+
+@dataclass(frozen=True, repr=False)
+class Warmed(Schedule):
+    """A schedule with a linear warmup in front; subclasses have ``warmup_steps`` and ``warmup_start``.
+
+    ``factor(t) = warmup_start + (peak - warmup_start) * t / warmup_steps`` for ``t < warmup_steps``.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def warmup_steps(self) -> int:
+            """Length of the warmup in updates."""
+
+        @property
+        def warmup_start(self) -> float:
+            """Factor at update 0."""
+
+    def __call__(self, step: int) -> float:
+        """The factor of update ``step``.
+
+        Args:
+            step: index of the update, from 0.
+
+        Raises:
+            ValueError: if ``step`` is negative.
+        """
+        # one comparison on the way to what is most of a training: without a warmup, only a negative step is below
+        if step < self.warmup_steps:
+            return self._warmup(step)
+        return self._factor(step)
+
+    def _warmup(self, step: int) -> float:
+        if step < 0:
+            raise self._fail(f"step must be at least 0, got {step!r}.")
+        start = self.warmup_start
+        return start + (self._peak() - start) * (step / self.warmup_steps)
+
+    def _peak(self) -> float:
+        """Where the warmup leads."""
+        return 1.0
+
+
+@dataclass(frozen=True, repr=False)
+class Limited(Warmed):
+    """A schedule with a warmup that its ``total_steps`` include."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def total_steps(self) -> float:
+            """Update from which on the final factor holds."""
+
+    def _prepare(self) -> None:
+        if self.warmup_steps > self.total_steps:
+            raise self._fail(
+                "warmup_steps must be at most total_steps, which include it, "
+                f"got warmup_steps={self.warmup_steps!r} and total_steps={self.total_steps!r}."
+            )
+
+
+@dataclass(frozen=True, repr=False)
+class Ending(Limited):
+    """A schedule that goes from 1 at the end of its warmup to its final factor at ``total_steps``.
+
+    ``factor(t) = final_factor + (1 - final_factor) * shape(p)`` with ``p = (t - warmup_steps) / (total_steps -
+    warmup_steps)``; subclasses have ``total_steps`` and ``final_factor``, and say what the shape is.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def final_factor(self) -> float:
+            """That factor."""
+
+    @cached_property
+    def _span(self) -> float:
+        return self.total_steps - self.warmup_steps or 1
+
+    @cached_property
+    def _hold_from(self) -> float:
+        # where the warmup takes it all, the peak it leads to is still used, once
+        return self.total_steps + (self.total_steps == self.warmup_steps)
+
+    @cached_property
+    def _held(self) -> float:
+        return self.final_factor + (1.0 - self.final_factor) * self._shape_at_end()
+
+    def _factor(self, step: int) -> float:
+        if step >= self._hold_from:
+            return self._held
+        final = self.final_factor
+        return final + (1.0 - final) * self._shape((step - self.warmup_steps) / self._span)
+
+    @abstractmethod
+    def _shape(self, progress: float) -> float:
+        """From 1 at a progress of 0, never below 0."""
+
+    def _shape_at_end(self) -> float:
+        return self._shape(1.0)
+
+
+def get(name: str, **arguments: Any) -> Schedule:
+    """A schedule by its name in snake case, for config files and command lines.
+
+    Args:
+        name: ``"cosine"``, ``"inverse_sqrt"`` and so on.
+        **arguments: those of the schedule; a part of a :class:`Join` may be a dict, as :func:`from_dict` takes it.
+
+    Raises:
+        TypeError: if ``name`` is no string, or the schedule takes no such argument.
+        ValueError: if there is no schedule of that name, or an argument is out of range.
+
+    Example:
+        >>> get("inverse_sqrt", warmup_steps=10)
+        InverseSqrt(warmup_steps=10)
+    """
+    Choice(tuple(sorted(_by_name))).check("name", name)
+    kind = _by_name[name]
+    known = [field.name for field in fields(kind)]
+    unknown = [argument for argument in arguments if argument not in known]
+    if unknown:
+        raise TypeError(f"{kind.__name__} takes {', '.join(known)}, got {', '.join(map(repr, unknown))}.")
+    missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in arguments]
+    if missing:
+        raise TypeError(f"{kind.__name__} needs {', '.join(missing)}, got {arguments!r}.")
+    return kind(**{key: _revive(value) for key, value in arguments.items()})
+
+
+def from_dict(d: Mapping[str, Any]) -> Schedule:
+    """The schedule that :meth:`Schedule.to_dict` wrote, or one written by hand.
+
+    Args:
+        d: ``{"name": ..., argument: value, ...}``; arguments that have a default may be missing.
+
+    Raises:
+        TypeError: if ``d`` is no mapping, or the schedule takes no such argument.
+        ValueError: if the name is missing or unknown, or an argument is out of range.
+
+    Example:
+        >>> from_dict({"name": "linear", "total_steps": 100})
+        Linear(total_steps=100)
+    """
+    if not isinstance(d, Mapping):
+        raise TypeError(f"d must be a dict, got {d!r} of type {type(d).__name__}.")
+    if "name" not in d:
+        raise ValueError(f"d must have the name of the schedule under 'name', got {dict(d)!r}.")
+    return get(**{str(key): value for key, value in d.items()})
+
+
+def _revive(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return from_dict(value)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return tuple(_revive(item) for item in value)
+    return value

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import struct
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+from ignite.engine import Events
+from ignite.handlers import ClearMLLogger, NeptuneLogger, PolyaxonLogger, TensorboardLogger, VisdomLogger
+from test_logger import DATA, Clipper, Decay, read_events, spy, supervised
+
+from ignite_lr.logger import LRLogger
+from ignite_lr.logger._writers import histogram_writer_of, writer_of
+
+
+def curve(events: Any, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+@pytest.mark.parametrize("kind", ["ignite", "tensorboardX", "torch", "tensorboardX queue"])
+@pytest.mark.parametrize("attach", ["ours", "ignite"])
+def test_tensorboard(kind: str, attach: str, tmp_path: Path) -> None:
+    import tensorboardX
+    import torch.utils.tensorboard
+
+    trainer, optimizer = supervised(momentum=0.9)
+    seen = spy(trainer, optimizer)
+    logger = TensorboardLogger(str(tmp_path))
+    if kind != "ignite":
+        logger.writer.close()
+        for file in tmp_path.iterdir():
+            file.unlink()
+        logger.writer = {
+            "torch": lambda: torch.utils.tensorboard.SummaryWriter(str(tmp_path)),
+            "tensorboardX": lambda: tensorboardX.SummaryWriter(str(tmp_path)),
+            # what is to be purged keeps its place in the queue
+            "tensorboardX queue": lambda: tensorboardX.SummaryWriter(str(tmp_path), purge_step=0),
+        }[kind]()
+    lr_logger = LRLogger(optimizer, momentum=True)
+    if attach == "ours":
+        lr_logger.attach(trainer, logger)
+    else:
+        logger.attach(trainer, lr_logger, Events.ITERATION_COMPLETED)
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, Decay(optimizer))
+    trainer.run(DATA, max_epochs=10)
+    logger.close()
+    events = read_events(tmp_path)
+    assert set(events.Tags()["scalars"]) == {"lr/SGD", "momentum/SGD"}
+    assert curve(events, "lr/SGD") == [(step, float(np.float32(value))) for step, value in seen]
+
+
+def test_a_bare_summary_writer_is_a_logger(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    trainer, optimizer = supervised()
+    with SummaryWriter(str(tmp_path)) as writer:
+        LRLogger(optimizer).attach(trainer, writer)
+        trainer.run(DATA)
+    assert [step for step, _ in curve(read_events(tmp_path), "lr/SGD")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_replaced_add_scalar_is_called(tmp_path: Path) -> None:
+    trainer, optimizer = supervised()
+    with TensorboardLogger(tmp_path) as logger:
+        logger.writer.add_scalar = MagicMock()
+        LRLogger(optimizer).attach(trainer, logger)
+        trainer.run(DATA[:2])
+        assert [call.args for call in logger.writer.add_scalar.mock_calls] == [("lr/SGD", 0.1, 1), ("lr/SGD", 0.1, 2)]
+
+
+def test_mlflow(tmp_path: Path) -> None:
+    from ignite.handlers import MLflowLogger
+
+    trainer, optimizer = supervised()
+    seen = spy(trainer, optimizer)
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.create_experiment("rates", artifact_location=str(tmp_path / "artifacts"))
+    mlflow.set_experiment("rates")
+    with MLflowLogger(tracking_uri=uri) as logger:
+        run = logger.active_run.info.run_id
+        logger.attach(trainer, LRLogger({"net (a)": optimizer}), Events.ITERATION_COMPLETED)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, Decay(optimizer))
+        trainer.run(DATA)
+    history = mlflow.tracking.MlflowClient(uri).get_metric_history(run, "lr/net _a_")
+    assert sorted((metric.step, metric.value) for metric in history) == seen
+
+
+def wandb_records(file: Path) -> list[Any]:
+    """What an offline run holds. The file is a LevelDB log: a header of 7 bytes, then records that have one each."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, position, found = file.read_bytes(), 7, []
+    assert len(data) < 2**15, "one block"
+    while position < len(data):
+        _, size, kind = struct.unpack_from("<IHB", data, position)
+        assert kind == 1, "a whole record"
+        position += 7 + size
+        found.append(Record.FromString(data[position - size : position]))
+    return found
+
+
+# W&B starts a process of its own and is not quick to end it
+@pytest.mark.filterwarnings("ignore::ResourceWarning:wandb", "ignore::DeprecationWarning")
+def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    from ignite.handlers import WandBLogger
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    trainer, optimizer = supervised(accumulation=2)
+    seen = spy(trainer, optimizer)
+    with WandBLogger(mode="offline", dir=str(tmp_path), project="rates") as logger:
+        # another handler is ahead in every iteration
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: logger.log({"loss": 0.0}, step=engine.state.iteration)
+        )
+        logger.attach(trainer, LRLogger(optimizer), Events.ITERATION_COMPLETED)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, Decay(optimizer))
+        trainer.run(DATA)
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    # another process writes it, and may still be at it
+    deadline = time.monotonic() + 60
+    while not (records := wandb_records(file)) or not records[-1].HasField("exit"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    rows = [{"/".join(item.nested_key): item.value_json for item in record.history.item} for record in records]
+    assert [(int(row["_step"]), float(row["lr/SGD"])) for row in rows if "lr/SGD" in row] == seen
+    assert wandb.run is None
+
+
+def call_of(logger: Any, record: MagicMock) -> list[Any]:
+    """How a logger of Ignite's was called for one update."""
+    trainer, optimizer = supervised()
+    clipper = Clipper(optimizer)
+    clipper.attach(trainer)
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, LRLogger(optimizer, tag="t"), logger, Events.ITERATION_COMPLETED
+    )
+    trainer.run(DATA[:1])
+    return record.mock_calls
+
+
+def test_clearml_is_called_as_ignite_calls_it() -> None:
+    logger = MagicMock(spec=ClearMLLogger)
+    logger.clearml_logger = MagicMock()
+    (call,) = call_of(logger, logger.clearml_logger.report_scalar)
+    assert call.kwargs == {"title": "t/lr", "series": "SGD", "iteration": 1, "value": 0.1}
+
+
+def test_neptune_is_called_as_ignite_calls_it() -> None:
+    logger = MagicMock(spec=NeptuneLogger)
+    series = MagicMock()
+    logger.__getitem__.side_effect = {"t/lr/SGD": series}.__getitem__
+    (call,) = call_of(logger, series.append)
+    assert (call.args, call.kwargs) == ((0.1,), {"step": 1})
+
+
+def test_polyaxon_is_called_as_ignite_calls_it() -> None:
+    logger = MagicMock(spec=PolyaxonLogger)
+    logger.log_metrics = MagicMock()
+    (call,) = call_of(logger, logger.log_metrics)
+    assert call.kwargs == {"t/lr/SGD": 0.1, "step": 1}
+
+
+def test_visdom_is_called_as_ignite_calls_it() -> None:
+    trainer, optimizer = supervised()
+    logger = MagicMock(spec=VisdomLogger)
+    logger.vis, logger.executor = MagicMock(), MagicMock()
+    logger.executor.submit.return_value.result.return_value = "window"
+    LRLogger(optimizer).attach(trainer, logger)
+    trainer.run(DATA[:2])
+    first, second = [call for call in logger.executor.submit.mock_calls if call.args]
+    assert first.args == second.args == (logger.vis.line,)
+    assert (first.kwargs["X"], first.kwargs["Y"], first.kwargs["win"], first.kwargs["update"]) == (
+        [1],
+        [0.1],
+        None,
+        None,
+    )
+    assert (second.kwargs["X"], second.kwargs["win"], second.kwargs["update"]) == ([2], "window", "append")
+
+
+def test_neptune_gets_no_value_that_it_raises_for() -> None:
+    logger = MagicMock(spec=NeptuneLogger)
+    writer_of(logger)(logger, {"clip/grad_norm": float("inf"), "lr/SGD": 0.1}, 3)
+    assert [call.args for call in logger.__getitem__.call_args_list] == [("lr/SGD",)]
+
+
+def test_a_writer_of_numbers_alone_gets_the_numbers() -> None:
+    class Numbers:
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def add_scalar(self, tag: str, value: float, step: int) -> None:
+            self.steps.append(step)
+
+    trainer, optimizer = supervised()
+    clipper, numbers = Clipper(optimizer), Numbers()
+    clipper.attach(trainer)
+    LRLogger(optimizer, clipper=clipper, on_error="raise").attach(trainer, numbers)
+    trainer.run(DATA, max_epochs=2)
+    assert set(numbers.steps) == set(range(1, 2 * len(DATA) + 1))
+
+
+def test_only_tensorboard_takes_histograms() -> None:
+    assert histogram_writer_of(MagicMock(spec=TensorboardLogger, writer=MagicMock())) is not None
+    assert histogram_writer_of(MagicMock(spec=PolyaxonLogger)) is None

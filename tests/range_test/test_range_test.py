@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ignite_lr.core.rates import set_rates
+from ignite_lr.range_test import RangeTestResult, SweepCurve
+from ignite_lr.suggestion import DEFAULT, RULES, NoSuggestionError
+
+LRS = tuple(np.geomspace(1e-6, 10.0, 200).tolist())
+
+
+def losses(seed: int = 0, shift: float = 0.0) -> tuple[float, ...]:
+    """Flat, then a descent around 1e-3, then up from 0.3 on."""
+    x = np.log10(LRS)
+    curve = 2.0 - 1.5 / (1 + np.exp(-3 * (x + 3))) + np.exp(4 * (x - np.log10(0.3))) * (x > -2)
+    return tuple((curve + shift + 0.02 * np.random.default_rng(seed).normal(size=len(LRS))).tolist())
+
+
+def result(**changes: Any) -> RangeTestResult:
+    values: dict[str, Any] = {
+        "lrs": LRS,
+        "losses": losses(),
+        "smoothed_losses": losses(),
+        "stop_reason": "num_iter",
+        "stop_lr": LRS[-1],
+        "iterations": 200,
+        **changes,
+    }
+    return RangeTestResult(**values)
+
+
+def two_groups() -> RangeTestResult:
+    return result(lrs=tuple((lr / 10, lr) for lr in LRS), stop_lr=(1.0, 10.0))
+
+
+def flat() -> RangeTestResult:
+    noise = tuple(np.random.default_rng(0).normal(2.0, 0.1, 200).tolist())
+    return result(losses=noise, smoothed_losses=noise)
+
+
+def repeated() -> RangeTestResult:
+    sweeps = [SweepCurve(LRS[:n], losses(n)[:n], losses(n)[:n], "divergence", LRS[n - 1]) for n in (190, 200, 180)]
+    return RangeTestResult.from_sweeps(sweeps, smooth_f=0.1, iterations=570, step_mode="exp", loss_name="Loss")
+
+
+EMPTY = RangeTestResult((), (), (), "exception:ValueError", 1e-6)
+
+
+# -- suggestions
+
+
+def test_the_default_rule_reads_the_raw_losses_and_the_others_the_smoothed_ones() -> None:
+    smooth = losses(shift=1.0)
+    other = result(smoothed_losses=smooth)
+    for name, rule in RULES.items():
+        assert other.suggestion(name) == rule(LRS, other.losses if name == DEFAULT else smooth)
+    assert other.suggestion() == other.suggestion(DEFAULT)
+
+
+def test_all_suggestions_by_name() -> None:
+    suggestions = result().suggestions()
+    assert set(suggestions) == set(RULES)
+    assert all(isinstance(rate, float) for rate in suggestions.values())
+
+
+def test_an_unknown_rule() -> None:
+    with pytest.raises(ValueError, match=r"method must be one of .*valley, got 'alley'"):
+        result().suggestion("alley")
+
+
+@pytest.mark.parametrize("method", sorted(RULES))
+def test_groups_keep_the_ratio_they_were_swept_with(method: str) -> None:
+    rate = result().suggestion(method)
+    assert isinstance(rate, float)
+    assert two_groups().suggestion(method) == pytest.approx([rate / 10, rate])
+
+
+def test_a_rate_below_the_sweep_keeps_the_ratio_too() -> None:
+    rising = tuple(np.linspace(1.0, 5.0, 200).tolist())
+    swept = dataclasses.replace(two_groups(), smoothed_losses=rising)
+    assert swept.suggestion("minimum") == pytest.approx([LRS[0] / 100, LRS[0] / 10])
+
+
+def test_only_the_default_rule_abstains() -> None:
+    with pytest.raises(NoSuggestionError, match="loss"):
+        flat().suggestion()
+    assert flat().suggestions()[DEFAULT] is None
+    assert all(rate is not None for name, rate in flat().suggestions().items() if name != DEFAULT)
+
+
+def test_a_result_without_points() -> None:
+    with pytest.raises(NoSuggestionError, match="the sweep has no points: it stopped with 'exception:ValueError'"):
+        EMPTY.suggestion()
+    with pytest.raises(NoSuggestionError, match="too few with a finite loss"):
+        EMPTY.suggestion("valley")
+    assert set(EMPTY.suggestions().values()) == {None}
+    assert EMPTY.unstable_lr is None
+    assert EMPTY.confidence == 0.0
+    assert "no points" in repr(EMPTY)
+
+
+def test_points_after_a_loss_that_is_not_finite_are_no_obstacle() -> None:
+    ended = result(losses=(*losses()[:-1], math.nan), smoothed_losses=(*losses()[:-1], math.nan))
+    assert all(rate is not None for rate in ended.suggestions().values())
+
+
+def test_a_linear_sweep_may_begin_at_zero() -> None:
+    x = np.linspace(0.0, 1.0, 100)
+    curve = tuple((2 - np.minimum(x, 0.4) * 3 + np.maximum(x - 0.6, 0) * 20).tolist())
+    swept = result(lrs=tuple(x.tolist()), losses=curve, smoothed_losses=curve, step_mode="linear", stop_lr=1.0)
+    assert swept.suggestion("minimum") == pytest.approx(0.04, rel=0.05)
+    assert swept.unstable_lr is not None
+
+
+def test_unstable_lr_and_confidence() -> None:
+    assert result().unstable_lr == pytest.approx(0.3, rel=0.5)
+    assert result(losses=tuple(sorted(losses(), reverse=True))).unstable_lr is None
+    assert flat().confidence < 0.5 < result().confidence <= 1.0
+
+
+def test_repeats_suggest_together() -> None:
+    together = repeated()
+    assert len(together.losses) == len(together.lrs) == 180
+    assert together.interval is not None
+    low, high = together.interval
+    assert low <= together.suggestion() <= high
+    assert result().interval is None
+
+
+def test_the_repr_says_what_matters() -> None:
+    text = repr(result())
+    assert f"suggestion {result().suggestion():.3g}, confidence" in text
+    assert "stopped by num_iter at lr 10; 200 points, 200 iterations" in text
+    assert "no suggestion" in repr(flat())
+    assert "3 sweeps, 570 iterations" in repr(repeated())
+    assert "interval" in repr(repeated())
+    assert "at lr [1, 10]" in repr(two_groups())
+
+
+def test_a_result_is_frozen_and_comparable() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'lrs'"):
+        result().lrs = ()  # type: ignore[misc]
+    assert result() == result()
+    assert result() != flat()
+    assert hash(result()) == hash(result())
+
+
+# -- apply
+
+
+def optimizer(groups: int = 1, **options: Any) -> torch.optim.Optimizer:
+    made = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    for _ in range(groups - 1):
+        made.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+    for group in made.param_groups:
+        group.update(options)
+    return made
+
+
+def test_apply_writes_every_group_and_its_initial_lr() -> None:
+    target = optimizer(groups=3, initial_lr=0.5)
+    rate = result().apply(target)
+    assert [(group["lr"], group["initial_lr"]) for group in target.param_groups] == [(rate, rate)] * 3
+    plain = optimizer()
+    result().apply(plain)
+    assert "initial_lr" not in plain.param_groups[0]
+
+
+def test_apply_by_name() -> None:
+    target = optimizer()
+    assert result().apply(target, "minimum") == target.param_groups[0]["lr"] == result().suggestion("minimum")
+
+
+def test_apply_fills_tensor_rates_in_place() -> None:
+    lr = torch.tensor(0.5)
+    target = optimizer(lr=lr)
+    rate = result().apply(target)
+    assert target.param_groups[0]["lr"] is lr
+    assert lr == torch.tensor(rate)
+
+
+def test_apply_to_several_groups() -> None:
+    target = optimizer(groups=2)
+    assert two_groups().apply(target) == [group["lr"] for group in target.param_groups]
+    with pytest.raises(ValueError, match="the range test swept 2, the optimizer has 3"):
+        two_groups().apply(optimizer(groups=3))
+
+
+def test_without_a_suggestion_the_optimizer_is_left_alone() -> None:
+    target = optimizer(initial_lr=0.25)
+    with pytest.raises(NoSuggestionError, match="loss"):
+        flat().apply(target)
+    assert (target.param_groups[0]["lr"], target.param_groups[0]["initial_lr"]) == (0.5, 0.25)
+
+
+def test_set_rates_needs_one_for_each_group() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        set_rates(optimizer(groups=2), [0.1])
+
+
+# -- files
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(result(), id="plain"),
+        pytest.param(two_groups(), id="groups"),
+        pytest.param(repeated(), id="repeats"),
+        pytest.param(EMPTY, id="empty"),
+        pytest.param(result(loss_name="Validation loss", step_mode="linear"), id="validation"),
+        pytest.param(result(losses=(*losses()[:-2], math.inf, -math.inf)), id="infinite"),
+    ],
+)
+def test_saved_and_loaded_it_is_the_same(made: RangeTestResult, tmp_path: Path) -> None:
+    path = made.save(tmp_path / "result.json")
+    assert RangeTestResult.load(path) == made
+    assert RangeTestResult.load(str(path)).suggestions() == made.suggestions()
+
+
+def test_the_file_is_json_for_anybody(tmp_path: Path) -> None:
+    def refuse(text: str) -> None:
+        raise AssertionError(f"not RFC 8259: {text}")
+
+    path = result(losses=(*losses()[:-1], math.nan), stop_lr=math.inf).save(tmp_path / "result.json")
+    content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    assert content["losses"][-1] == "nan"
+    assert content["stop_lr"] == "inf"
+    loaded = RangeTestResult.load(path)
+    assert math.isnan(loaded.losses[-1])
+    assert loaded.stop_lr == math.inf
+    assert loaded.losses[:-1] == losses()[:-1]
+
+
+# -- pictures: that they can be had from a result; what is in them is tested with the pictures
+
+
+@pytest.mark.parametrize("made", [result(), two_groups(), flat(), repeated(), EMPTY])
+def test_pictures_never_raise(made: RangeTestResult, tmp_path: Path) -> None:
+    ax = made.plot(title="any")
+    ax.figure.savefig(tmp_path / "plot.png")
+    assert made.plot(ax=ax) is ax
+    assert made.to_html(str(tmp_path / "plot.html")).stat().st_size > 100_000
+
+
+def test_skipping_points() -> None:
+    full = result().plot(suggestions=False).lines[0].get_xdata()
+    part = result().plot(skip_start=10, skip_end=5, suggestions=False).lines[0].get_xdata()
+    assert list(part) == list(full)[10:-5]
+    result().plot(skip_start=1000)
