@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-cuda lint docs bench-env clean
+.PHONY: demo test test-long test-cuda lint docs dist bench-env clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
+# Only what an index of Python packages does not have (Chromium, iproute2) may be missing; those tests are skipped and say so.
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
@@ -22,9 +23,16 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# what a release uploads, looked at as the package index will look at it
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

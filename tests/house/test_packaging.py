@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -9,21 +10,16 @@ import sysconfig
 import tarfile
 import venv
 import zipfile
-from importlib import metadata
 from pathlib import Path
 
 import pytest
+from public_paths import PUBLIC
 
 import ignite_lr
 
-pytest.importorskip("build", reason="needs the extra dev: make lint installs it")
-
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.skipif(
-    int(metadata.version("setuptools").partition(".")[0]) < 77,
-    reason="builds without isolation, to download nothing, and so needs the setuptools of pyproject.toml",
-)
-
+SUFFIXES = (".py", ".typed")
+IMPORTS = "\n".join(f"from {module} import {', '.join(names)}" for module, names in PUBLIC.items())
 SMOKE = """
 import pathlib, sys, torch, ignite_lr
 from ignite.engine import create_supervised_trainer
@@ -78,16 +74,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_the_sdist_has_what_a_wheel_needs(built: tuple[Path, Path]) -> None:
     with tarfile.open(built[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "LICENSE", "README.md", "ignite_lr/py.typed"} <= names
+    assert {"pyproject.toml", "LICENSE", "README.md"} <= names
+    assert sources() == {name for name in names if name.startswith("ignite_lr/") and Path(name).suffix in SUFFIXES}
+
+
+def sources() -> set[str]:
+    return {path.relative_to(ROOT).as_posix() for path in (ROOT / "ignite_lr").rglob("*") if path.suffix in SUFFIXES}
 
 
 def test_the_wheel_has_the_package_and_nothing_else(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as archive:
         names = set(archive.namelist())
         [described] = (archive.read(name).decode() for name in names if name.endswith("/METADATA"))
-    sources = (path for path in (ROOT / "ignite_lr").rglob("*") if path.suffix in (".py", ".typed"))
-    expected = {path.relative_to(ROOT).as_posix() for path in sources}
-    assert {name for name in names if ".dist-info/" not in name} == expected
+    assert {name for name in names if ".dist-info/" not in name} == sources()
     assert "License-Expression: BSD-3-Clause" in described
     assert re.search(r"^Requires-Dist: bokeh.*extra == [\"']html", described, re.MULTILINE)
 
@@ -109,7 +108,9 @@ def test_the_wheel_works_where_it_is_installed(built: tuple[Path, Path], tmp_pat
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index"]
     subprocess.run([*install, "--ignore-installed", str(built[1])], check=True, capture_output=True)
-    result = subprocess.run([python, "-c", SMOKE], cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [python, "-I", "-c", f"{IMPORTS}\n{SMOKE}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == ignite_lr.__version__
 
@@ -120,3 +121,20 @@ def test_the_version_is_the_same_everywhere(built: tuple[Path, Path]) -> None:
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert re.search(rf"^version: {re.escape(version)}$", citation, re.MULTILINE)
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_workflow_runs_the_corners_that_nox_has() -> None:
+    assigned = next(
+        node.value
+        for node in ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CORNERS"
+    )
+    corners = {(name, versions[0]) for name, versions in ast.literal_eval(assigned).items()}
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r'corner: ([\w.-]+), python: "([\d.]+)"', workflow)) == corners
+
+
+def test_hooks_and_tests_use_the_same_ruff() -> None:
+    pinned = re.search(r"^ruff==(.*)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert pinned is not None
+    assert f"rev: v{pinned[1]}\n" in (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")

@@ -6,10 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("mypy", reason="needs the extra dev: make lint installs it")
-
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests" / "typing" / "user_script.py"
 

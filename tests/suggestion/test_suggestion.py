@@ -16,6 +16,7 @@ from ignite_lr.suggestion import (
     MIN_CONFIDENCE,
     RULES,
     NoSuggestionError,
+    Verdict,
     descent,
     judge,
     judge_repeats,
@@ -107,6 +108,14 @@ class TestPeers:
         cut[50] = math.nan
         for rule in RULES.values():
             assert rule(lrs, cut) == rule(lrs[:50], losses[:50])
+
+
+def test_the_default_rule_is_the_rate_of_its_verdict() -> None:
+    lrs = rates()
+    losses = curve(lrs)
+    verdict = judge(lrs, losses)
+    assert isinstance(verdict, Verdict)
+    assert verdict.lr == descent(lrs, losses)
 
 
 class TestArguments:
