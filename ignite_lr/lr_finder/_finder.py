@@ -1,31 +1,19 @@
-"""The learning-rate range test: a sweep over rates that leaves no trace in the training.
-
-The sweep is an engine of its own that runs the trainer's process function. It has the trainer's attributes, but none of
-its handlers and a state of its own; everything it disturbs is captured before and restored after.
-"""
+"""The learning-rate range test: a sweep over rates that leaves no trace in the training."""
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ignite.distributed as idist
 import torch
 from ignite.engine import Engine
-from ignite.handlers import Checkpoint
 from torch.optim import Optimizer
 
-from ignite_lr.core.rates import swept
-from ignite_lr.core.updates import suspended
-from ignite_lr.dry_run import Snapshot, Validation, place, raise_failures
+from ignite_lr.dry_run import Block, Setting, Validation
 from ignite_lr.lr_finder._plan import SweepPlan
-from ignite_lr.lr_finder._sweep import Sweep
+from ignite_lr.lr_finder._sweep import sweep
 from ignite_lr.range_test import RangeTestResult, leading_lrs
 
 if TYPE_CHECKING:
@@ -102,7 +90,7 @@ class LRFinder:
         snapshot_to: torch.device | str | os.PathLike[str] | None = None,
         progress_bar: bool | None = None,
         logger: Any = None,
-    ) -> _Block:
+    ) -> Block:
         """Prepare a range test; use it as ``with finder.attach(...) as sweep: sweep.run(loader)``.
 
         ``sweep`` is an engine of its own that runs the trainer's process function. The trainer's handlers do not fire;
@@ -112,9 +100,8 @@ class LRFinder:
             trainer: fresh, finished, interrupted, loaded or crashed: it goes on afterwards as if nothing had been.
             to_save: what the sweep changes and the end of the block restores, by name: the optimizer and every module
                 that the training step uses. Gradient scalers, EMA models and further optimizers belong here too if the
-                step changes them; a trainer is left alone. Further optimizers that are not mentioned, but step
-                within the first 20 iterations, are restored with their parameters all the same; the buffers and modes
-                of their modules are not.
+                step changes them; a trainer is left alone. Further optimizers that are not mentioned, but step,
+                are restored with their parameters all the same; the buffers and modes of their modules are not.
             output_transform: picks the loss out of what the process function returns: a number, or a tensor or array
                 of one element.
             num_iter: the number of points, that is of updates of the optimizer. None: as many as ``run``'s data has
@@ -150,43 +137,25 @@ class LRFinder:
             UserWarning: "Run completed without loss diverging", if it did; for data whose position or random state
                 cannot be restored.
         """
-        if not isinstance(trainer, Engine):
-            raise TypeError(f"Argument trainer should be an Engine, but given {type(trainer)}")
-        if not isinstance(to_save, Mapping):
-            raise TypeError(f"Argument to_save should be a mapping, but given {type(to_save)}")
-        try:
-            Checkpoint._check_objects(to_save, "state_dict")
-            Checkpoint._check_objects(to_save, "load_state_dict")
-        except TypeError as error:
-            raise TypeError(f"to_save: {error}") from error
-        if not isinstance(optimizer_key, str):
-            raise TypeError(f"optimizer_key should be a str, but given {type(optimizer_key)}")
-        if optimizer_key not in to_save:
-            raise ValueError(
-                f"Mapping to_save should contain '{optimizer_key}' key, or optimizer_key be another, but has "
-                f"{list(to_save)}"
-            )
-        optimizer = to_save[optimizer_key]
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"Object to_save['{optimizer_key}'] should be torch optimizer, but given {type(optimizer)}")
+        setting = Setting.checked(
+            trainer, to_save, optimizer_key, output_transform, validation, snapshot_to, progress_bar
+        )
         if logger is not None and not hasattr(getattr(logger, "writer", logger), "add_figure"):
             raise TypeError(f"logger should be a TensorboardLogger, but given {type(logger)}")
-        place(snapshot_to)  # raises for what is none
         plan = SweepPlan(
-            optimizer,
-            output_transform,
-            num_iter,
-            start_lr,
-            end_lr,
-            step_mode,
-            smooth_f,
-            diverge_th,
-            ratios,
-            validation,
-            repeats,
-            progress_bar,
+            setting.optimizer, num_iter, start_lr, end_lr, step_mode, smooth_f, diverge_th, ratios, repeats
         )
-        return _Block(self, trainer, dict(_flat(to_save)), plan, snapshot_to, logger)
+
+        def deliver(result: RangeTestResult | None = None) -> None:
+            self._result = result
+
+        return Block(
+            "range test",
+            setting,
+            lambda engine: sweep(engine, plan, deliver),
+            entered=deliver,
+            left=lambda: _log(logger, self._result),
+        )
 
     def get_results(self) -> dict[str, list[Any]]:
         """The sweep as ``{"lr": [...], "loss": [...]}``: applied rates (lists for several groups), smoothed losses."""
@@ -262,124 +231,10 @@ class LRFinder:
             ax, skip_start=skip_start, skip_end=skip_end, log_lr=log_lr, suggestions=display_suggestion
         )
 
-    def _receive(self, result: RangeTestResult) -> None:
-        self._result = result
-
-
-def _flat(to_save: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The objects of a possibly nested mapping, each under its path."""
-    for key, value in to_save.items():
-        if isinstance(value, Mapping) and not hasattr(value, "state_dict"):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, (list, tuple)) and not hasattr(value, "state_dict"):
-            yield from _flat({str(index): item for index, item in enumerate(value)}, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-class _Block:
-    """The context manager that :meth:`LRFinder.attach` returns."""
-
-    # one range test at a time; weak, so that a block that was dropped without being left does not lock the door
-    _active: ClassVar[weakref.WeakSet[_Block]] = weakref.WeakSet()
-
-    def __init__(
-        self,
-        finder: LRFinder,
-        trainer: Engine,
-        objects: Mapping[str, Any],
-        plan: SweepPlan,
-        snapshot_to: torch.device | str | os.PathLike[str] | None,
-        logger: Any,
-    ) -> None:
-        self._finder = finder
-        self._trainer = trainer
-        self._objects = objects
-        self._plan = plan
-        self._snapshot_to = snapshot_to
-        self._logger = logger
-        self._snapshot: Snapshot | None = None
-        self._sweep: Sweep | None = None
-        self._suspended = ExitStack()
-
-    def __enter__(self) -> Engine:
-        if _Block._active:
-            raise RuntimeError(
-                "a range test is running already: one block inside another cannot tell what to restore. "
-                "Leave the first block, then attach again."
-            )
-        _Block._active.add(self)
-        try:
-            trainer = self._trainer
-            self._finder._result = None
-            snapshot = self._snapshot = Snapshot(self._objects, self._snapshot_to)
-            snapshot.add_trainer("trainer", trainer)
-            snapshot.add_random_state()
-            for item in self._objects.values():
-                if isinstance(item, Optimizer):
-                    self._suspended.enter_context(suspended(item))
-                    swept.add(item)
-            self._sweep = Sweep(trainer, self._plan, snapshot, self._finder._receive)
-            self._sweep.open()
-            return self._sweep
-        except BaseException as error:
-            self._leave(error)
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        with _interrupts_wait():
-            self._leave(error)
-        if error is None and self._logger is not None:
-            _log(self._logger, self._finder._result)
-
-    def _leave(self, error: BaseException | None) -> None:
-        failures: list[tuple[str, BaseException]] = []
-        steps: list[Callable[[], Any]] = []
-        if self._sweep is not None:
-            steps.append(self._sweep.close)
-        if self._snapshot is not None:
-            if self._sweep is not None:  # before that, nothing has been touched
-                steps.append(lambda: failures.extend(self._snapshot.restore()))  # type: ignore[union-attr]  # see above
-            steps.append(self._snapshot.close)
-        steps += [
-            self._suspended.close,
-            swept.clear,
-            lambda: _Block._active.discard(self),
-        ]
-        for step in steps:
-            try:
-                step()
-            except BaseException as failure:  # noqa: PERF203 - each step must run, whatever the others do
-                failures.append(("range test", failure))
-        raise_failures(failures, error)
-
-
-class _interrupts_wait:  # noqa: N801 - used like a function
-    """While the block runs, Ctrl-C waits: half a restored training is worse than a second of patience."""
-
-    def __enter__(self) -> None:
-        self._came: tuple[int, FrameType | None] | None = None
-        self._before: Any = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.getsignal(signal.SIGINT)
-            if self._before is not None:  # None: not installed from Python, so not ours to move
-                signal.signal(signal.SIGINT, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._came = (number, frame)
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            if self._came is not None and callable(self._before):
-                self._before(*self._came)
-
 
 def _log(logger: Any, result: RangeTestResult | None) -> None:
     """Write the curve and the picture to TensorBoard."""
-    if result is None or idist.get_rank() != 0:
+    if logger is None or result is None or idist.get_rank() != 0:
         return
     writer = getattr(logger, "writer", logger)
     axis = leading_lrs(result.lrs)

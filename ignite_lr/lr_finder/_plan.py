@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine
 from torch.optim import Optimizer
 
+from ignite_lr.core.arguments import shown
 from ignite_lr.core.host import read
-from ignite_lr.dry_run import Validation
+from ignite_lr.dry_run import DryRun
 from ignite_lr.range_test import sweep_rates
 
 __all__ = ["SweepPlan", "count"]
+
+
+MOST = 10_000_000
+"""The largest number of points, and of sweeps: beyond it the rates alone would fill the memory."""
 
 
 class SweepPlan:
@@ -25,7 +28,6 @@ class SweepPlan:
     def __init__(
         self,
         optimizer: Optimizer,
-        output_transform: Callable[[Any], Any],
         num_iter: int | None,
         start_lr: Any,
         end_lr: Any,
@@ -33,12 +35,8 @@ class SweepPlan:
         smooth_f: float,
         diverge_th: float,
         ratios: str | None,
-        validation: Validation | None,
         repeats: int,
-        progress_bar: bool | None,
     ) -> None:
-        self.optimizer = optimizer
-        self.output_transform = output_transform
         self.smooth_f = number("smooth_f", smooth_f)
         if not 0 <= self.smooth_f < 1:
             raise ValueError(f"smooth_f is outside the range [0, 1], got {smooth_f}")
@@ -50,13 +48,19 @@ class SweepPlan:
         self.step_mode = step_mode
         self.num_iter = None if num_iter is None else count("if provided, num_iter", num_iter)
         self.repeats = count("repeats", repeats)
-        if progress_bar is not None and not isinstance(progress_bar, bool):
-            raise TypeError(f"progress_bar must be None, True or False, got {progress_bar!r}")
-        self.progress_bar = progress_bar
-        if not callable(output_transform):
-            raise TypeError(f"output_transform must be callable, got {output_transform!r}")
-        self.validation = _check_validation(validation)
         self.starts, self.ends = _bounds(optimizer, start_lr, end_lr, step_mode, ratios)
+
+    def points(self, engine: DryRun) -> int:
+        """How many points this run is to have."""
+        if self.num_iter is not None:
+            return self.num_iter
+        if engine.max_iters is not None:
+            return count("max_iters", engine.max_iters)
+        if engine.length is None:
+            raise ValueError(
+                "num_iter=None needs data with a length: give attach() a num_iter, or run() an epoch_length"
+            )
+        return engine.length * (1 if engine.max_epochs is None else count("max_epochs", engine.max_epochs))
 
     def rates(self, num_iter: int) -> list[tuple[float, ...]]:
         """The rates of every point, for each parameter group."""
@@ -128,16 +132,6 @@ def count(name: str, value: Any) -> int:
         raise TypeError(f"{name} should be an integer, but give {value}")
     if value <= 0:
         raise ValueError(f"{name} should be positive, but give {value}")
+    if value > MOST:
+        raise ValueError(f"{name} should be at most {MOST:,}, but give {shown(int(value))}")
     return int(value)
-
-
-def _check_validation(validation: Any) -> Validation | None:
-    if validation is None or (callable(validation) and not isinstance(validation, Engine)):
-        return validation
-    if isinstance(validation, tuple) and len(validation) == 3 and isinstance(validation[0], Engine):
-        if not isinstance(validation[2], str):
-            raise TypeError(f"validation: the name of the metric must be a str, got {validation[2]!r}")
-        return validation
-    raise TypeError(
-        f"validation must be a callable or a tuple (evaluator, loader, metric name), got {type(validation).__name__}"
-    )

@@ -9,8 +9,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from ignite_lr.dry_run import raise_failures
 from ignite_lr.lr_finder import LRFinder
-from ignite_lr.lr_finder._sweep import raise_failures
 
 pytestmark = pytest.mark.filterwarnings("ignore:Run completed without loss diverging")
 

@@ -15,7 +15,6 @@ def plan(lrs: tuple[Any, ...] = (0.1,), **changes: Any) -> SweepPlan:
     optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in lrs], lr=0.1)
     values: dict[str, Any] = {
         "optimizer": optimizer,
-        "output_transform": lambda output: output,
         "num_iter": None,
         "start_lr": None,
         "end_lr": 10.0,
@@ -23,9 +22,7 @@ def plan(lrs: tuple[Any, ...] = (0.1,), **changes: Any) -> SweepPlan:
         "smooth_f": 0.05,
         "diverge_th": 5.0,
         "ratios": None,
-        "validation": None,
         "repeats": 1,
-        "progress_bar": None,
         **changes,
     }
     return SweepPlan(**values)
