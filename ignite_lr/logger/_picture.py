@@ -35,7 +35,7 @@ def lr_history(
     Returns:
         the axes.
     """
-    ax = axes(ax, height=3.6)
+    ax = axes(ax, title, height=3.6)
     for index, (tag, line) in enumerate(values.items()):
         ax.plot(
             updates,

@@ -32,7 +32,7 @@ def range_test(
 ) -> Axes:
     """Draw a range test with Matplotlib; see ``RangeTestResult.plot``."""
     own = ax is None
-    ax = axes(ax, width=10.0, height=4.8)
+    ax = axes(ax, title, width=10.0, height=4.8)
     part = picture.part(skip_start, skip_end)
     shown = [lr for lrs in picture.lrs for lr in lrs[part] if lr > 0 or not picture.log_lr]
     raw = np.asarray(picture.losses[part], dtype=np.float64)

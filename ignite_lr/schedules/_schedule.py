@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
 
 from ignite_lr.core.arguments import Choice, Real, Rule, Whole
-from ignite_lr.schedules._picture import schedule_curve
+from ignite_lr.core.figure import png
+from ignite_lr.schedules._picture import schedule_curve, shape_length
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,6 +129,13 @@ class Schedule(ABC):
             the axes.
         """
         return schedule_curve(self.values(n), ax=ax, title=repr(self) if title is None else title)
+
+    def _repr_png_(self) -> bytes | None:
+        """The whole shape, for notebooks."""
+        length = shape_length({field.name: getattr(self, field.name) for field in fields(self)})
+        updates = range(0, length, max(length // 500, 1))
+        factors = [self(step) for step in updates]
+        return png(lambda ax: schedule_curve(factors, ax, repr(self), updates=updates), height=3.6)
 
     def to_dict(self) -> dict[str, Any]:
         """The name and all arguments as plain values, as JSON and YAML can hold them. See :func:`from_dict`.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from ignite_lr.clipper._picture import (
     grad_norm_curve,
 )
+from ignite_lr.core.figure import png, private_figure
 from ignite_lr.logger._picture import (
     lr_history,
 )
@@ -22,6 +24,14 @@ from ignite_lr.schedules._picture import (
 )
 
 matplotlib = pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(autouse=True)
+def _no_open_figures() -> Iterator[None]:
+    yield
+    from matplotlib import pyplot
+
+    pyplot.close("all")
 
 
 def ink(figure: Any) -> int:
@@ -166,12 +176,12 @@ def test_gradient_norms() -> None:
 
 
 def test_global_state_is_left_alone() -> None:
-    """No figure in pyplot's list, which keeps figures alive and warns about them, no backend, no setting changed."""
+    """A display is no figure in pyplot's list, which keeps figures alive; no backend, no setting is changed."""
     from matplotlib import pyplot, rcParams
 
     before = pyplot.get_fignums(), matplotlib.get_backend(), dict(rcParams)
-    range_test(picture()).figure.savefig(io.BytesIO(), format="png")
-    grad_norm_curve([1.0], [1.0], [False], [0, 1], [1]).savefig(io.BytesIO(), format="svg")
+    assert png(lambda ax: range_test(picture(), ax))
+    range_test(picture(), private_figure().add_subplot()).figure.savefig(io.BytesIO(), format="svg")
     assert (pyplot.get_fignums(), matplotlib.get_backend(), dict(rcParams)) == before
 
 

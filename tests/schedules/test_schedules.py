@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import pickle
@@ -36,6 +37,7 @@ from ignite_lr.schedules import (
     TriStage,
     WarmupStableDecay,
 )
+from ignite_lr.schedules._picture import shape_length
 
 FACTORS = st.floats(0.0, 3.0)
 POSITIVE = st.floats(0.01, 3.0)
@@ -377,3 +379,22 @@ def test_a_plot_shows_the_factors() -> None:
 def test_a_cosine_of_any_number_of_waves_is_a_number() -> None:
     values = schedules.Cosine(total_steps=10, num_cycles=2.8611174857570283e307).values(12)
     assert all(0.0 <= value <= 1.0 for value in values)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "updates"),
+    [
+        pytest.param(Linear(1000), 1050, id="total_steps"),
+        pytest.param(schedules.InverseSqrt(warmup_steps=100), 400, id="warmup"),
+        pytest.param(schedules.MultiStep(milestones=(20, 40)), 60, id="milestones"),
+        pytest.param(schedules.Join([lambda step: 1.0, Linear(100)], [50]), 155, id="inside"),
+        pytest.param(schedules.Constant(), 100, id="none"),
+    ],
+)
+def test_a_schedule_shows_its_whole_shape_in_a_notebook(schedule: schedules.Schedule, updates: int) -> None:
+    shown = schedule._repr_png_()
+    assert shown is not None
+    assert shown.startswith(b"\x89PNG")
+    assert (
+        shape_length({field.name: getattr(schedule, field.name) for field in dataclasses.fields(schedule)}) == updates
+    )
