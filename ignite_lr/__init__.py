@@ -1,12 +1,19 @@
-"""Handlers for PyTorch-Ignite trainers that find, schedule, protect and record the learning rate."""
+"""Handlers for PyTorch-Ignite trainers that find, schedule, protect and record the learning rate.
 
-from ignite_lr import schedules, suggestion
-from ignite_lr.clipper import ClipReport, GradNormClipper
-from ignite_lr.logger import JSONLinesLogger, LRLogger
-from ignite_lr.lr_finder import LRFinder
-from ignite_lr.range_test import RangeTestResult
-from ignite_lr.scheduler import LRSchedulerHandler, ScheduleLR
-from ignite_lr.suggestion import NoSuggestionError
+The rooms are loaded when something in them is asked for: whoever schedules does not wait for the finder.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ignite_lr import schedules, suggestion
+    from ignite_lr.clipper import ClipReport, GradNormClipper
+    from ignite_lr.logger import JSONLinesLogger, LRLogger
+    from ignite_lr.lr_finder import LRFinder
+    from ignite_lr.range_test import RangeTestResult
+    from ignite_lr.scheduler import LRSchedulerHandler, ScheduleLR
+    from ignite_lr.suggestion import NoSuggestionError
 
 __version__ = "0.1.0"
 
@@ -23,3 +30,31 @@ __all__ = [
     "schedules",
     "suggestion",
 ]
+
+# where the names above live; rooms that are names themselves live in this package
+_ROOMS = {
+    "ClipReport": "clipper",
+    "GradNormClipper": "clipper",
+    "JSONLinesLogger": "logger",
+    "LRFinder": "lr_finder",
+    "LRLogger": "logger",
+    "LRSchedulerHandler": "scheduler",
+    "NoSuggestionError": "suggestion",
+    "RangeTestResult": "range_test",
+    "ScheduleLR": "scheduler",
+}
+_FACES = {"clipper", "logger", "lr_finder", "range_test", "scheduler", "schedules", "suggestion"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FACES:
+        return import_module(f"ignite_lr.{name}")
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # kept, so that it is asked for once
+    value = globals()[name] = getattr(import_module(f"ignite_lr.{_ROOMS[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

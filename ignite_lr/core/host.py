@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["Readback", "arrays", "read"]
+__all__ = ["Readback", "arrays", "numbers", "read"]
 
 
 def read(values: Sequence[torch.Tensor]) -> list[float]:
@@ -45,6 +45,23 @@ def read(values: Sequence[torch.Tensor]) -> list[float]:
         for i, number in zip(indices, together.tolist(), strict=True):
             numbers[i] = number
     return numbers
+
+
+def numbers(values: Sequence[Any]) -> list[float]:
+    """Plain numbers, of values of which some may be tensors; those on a device come over together.
+
+    Args:
+        values: numbers and tensors of one element each.
+
+    Returns:
+        their values as Python floats, in the order given.
+
+    Example:
+        >>> numbers([1, torch.tensor(2.5)])
+        [1.0, 2.5]
+    """
+    arrived = iter(read([value for value in values if isinstance(value, torch.Tensor)]))
+    return [next(arrived) if isinstance(value, torch.Tensor) else float(value) for value in values]
 
 
 def arrays(tensors: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:

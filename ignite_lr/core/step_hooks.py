@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol
 
@@ -88,6 +89,9 @@ class StepHooks:
     def _register(self) -> None:
         optimizer = self._optimizer()
         if not self._handles and optimizer is not None:
+            if not _outside_graphs:
+                for name, function in (("before", _before), ("after", _after)):
+                    _outside_graphs[name] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]  # torch's
             # bound methods, so that the optimizer holds what it calls
             self._handles = [
                 optimizer.register_step_pre_hook(self._before),
@@ -100,7 +104,7 @@ class StepHooks:
 
     def _before(self, _: Optimizer | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_dynamo_compiling():
-            _before_uncompiled(self, args, kwargs)
+            _outside_graphs["before"](self, args, kwargs)
             return
         for watcher in self._watchers:
             watcher.before_step(args, kwargs)
@@ -109,7 +113,7 @@ class StepHooks:
 
     def _after(self, _: Optimizer | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_dynamo_compiling():
-            _after_uncompiled(self, args, kwargs)
+            _outside_graphs["after"](self, args, kwargs)
             return
         for watcher in self._watchers:
             watcher.after_step()
@@ -126,14 +130,17 @@ class StepHooks:
                     watcher.before_step(args, kwargs)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
-def _before_uncompiled(hooks: StepHooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _before(hooks: StepHooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     hooks._before(None, args, kwargs)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # as above
-def _after_uncompiled(hooks: StepHooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _after(hooks: StepHooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     hooks._after(None, args, kwargs)
+
+
+# The two that no compiled step traces into. Made with the first hooks: asking for it loads all of torch._dynamo, which
+# is no matter for an import, and which making an optimizer has done already.
+_outside_graphs: dict[str, Callable[..., None]] = {}
 
 
 def steps_on_stack(optimizer: Optimizer) -> int:

@@ -9,22 +9,22 @@ attached first.
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, NoReturn, SupportsIndex, cast
 
 from ignite.engine import Engine, Events
 from ignite.engine.events import RemovableEventHandle
 from torch.optim import Optimizer
 
+from ignite_lr.core.engine import add_first, in_training_step, is_running
 from ignite_lr.core.host import Readback
 from ignite_lr.core.step_hooks import StepHooks, steps_on_stack
 
-__all__ = ["Phase", "Subscription", "Updates", "running_trainers", "suspended"]
+__all__ = ["Phase", "Subscription", "Updates", "suspended"]
 
 Callback = Callable[[], None]
 
@@ -118,7 +118,10 @@ class Updates:
         self._launched: tuple[Callback, ...] = ()
         self._counted: tuple[Callback, ...] = ()
         self._completed: tuple[Callback, ...] = ()
-        self._completed_iteration = -1
+        # The iteration that was completed last, or what it was when the run began; once the training step has fired
+        # events of its own, also whether the trainer is between two iterations.
+        self._last_iteration = -1
+        self._between: bool | None = None
         # what they were when _completed or _again was last called
         self._known_count = 0
         self._known_groups = len(optimizer.param_groups)
@@ -127,7 +130,7 @@ class Updates:
         self._kwargs: dict[str, Any] = _NO_KEYWORDS
         self._skip = False
         self._skip_flag: Readback | None = None
-        self._handle: RemovableEventHandle | None = None
+        self._handles: list[RemovableEventHandle] = []
 
     @classmethod
     def of(cls, trainer: Engine, optimizer: Optimizer) -> Updates:
@@ -217,33 +220,37 @@ class Updates:
         trainer = self.trainer
         assert trainer is not None  # whoever subscribes holds it
         StepHooks.of(self.optimizer).watch(self)
-        self._handle = trainer.add_event_handler(Events.ITERATION_COMPLETED, self._iteration_completed)
-        # First among its handlers, so that a checkpoint or a logger attached earlier sees what is due now. A new list,
-        # because the present one may be in the middle of being run through.
-        handlers = trainer._event_handlers[Events.ITERATION_COMPLETED]
-        trainer._event_handlers[Events.ITERATION_COMPLETED] = [handlers[-1], *handlers[:-1]]
+        self._handles = [
+            add_first(trainer, Events.STARTED, self._between_iterations),
+            add_first(trainer, Events.ITERATION_COMPLETED, self._iteration_completed),
+        ]
         _watching.add(self)
 
     def _unwatch(self) -> None:
         _watching.discard(self)
         StepHooks.of(self.optimizer).remove(self)
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._between = None
 
     def _inside_iteration(self) -> bool:
+        """What :func:`in_training_step` does not see at once."""
         trainer = self._trainer()
-        if trainer is None or trainer._dataloader_iter is None:
-            return False
-        run: Any = trainer._internal_run_generator
-        # An engine that raised keeps its last event and its dead generator, so neither alone tells.
-        if run is not None and not run.gi_running:
+        if trainer is None or not is_running(trainer):
             return False
         event = trainer.last_event_name
         if event is _ITERATION_STARTED:
             return True
-        # a custom event that the training step fired itself
-        return not isinstance(event, Events) and trainer.state.iteration != self._completed_iteration
+        if isinstance(event, Events):
+            return False
+        # An event of the step's own tells nothing. Watching the start of every iteration does, but is for those who
+        # need it; the first time, the number of the iteration has to do.
+        inside = self._between is False or (self._between is None and trainer.state.iteration != self._last_iteration)
+        if self._between is None:
+            self._between = not inside
+            self._handles.append(add_first(trainer, _ITERATION_STARTED, self._iteration_started))
+        return inside
 
     def before_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A step of the optimizer begins; called by its hooks."""
@@ -251,10 +258,7 @@ class Updates:
         if trainer is None or self.suspended:
             self._depth = 0
             return
-        run: Any = trainer._internal_run_generator
-        # The usual case, seen without a call: inside the running generator, between batch and end of the iteration.
-        usual = trainer.last_event_name is _ITERATION_STARTED and run is not None and run.gi_running
-        if not usual and not self._inside_iteration():
+        if not in_training_step(trainer) and not self._inside_iteration():
             self._depth = 0
             return
         if self._depth and steps_on_stack(self.optimizer) > 1:
@@ -301,9 +305,17 @@ class Updates:
         for callback in self._counted:
             callback()
 
-    def _iteration_completed(self) -> None:
+    def _between_iterations(self) -> None:
         trainer = cast("Engine", self._trainer())  # it is the one that calls
-        self._completed_iteration = trainer.state.iteration
+        self._last_iteration = trainer.state.iteration
+        if self._between is not None:
+            self._between = True
+
+    def _iteration_started(self) -> None:
+        self._between = False
+
+    def _iteration_completed(self) -> None:
+        self._between_iterations()
         self._known_count = self.count
         for callback in self._completed:
             callback()
@@ -323,13 +335,3 @@ def suspended(optimizer: Optimizer) -> Iterator[None]:
     finally:
         for updates in paused:
             updates.suspended -= 1
-
-
-def running_trainers() -> Iterator[Engine]:
-    """The engines whose step is on the call stack, innermost first."""
-    loops = {Engine._run_once_on_dataset_as_gen.__code__, Engine._run_once_on_dataset_legacy.__code__}
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code in loops:
-            yield frame.f_locals["self"]
-        frame = frame.f_back

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from typing import Any
 
 import ignite.distributed as idist
-from ignite.engine import Engine, Events, State
+from ignite.engine import Events, State
 from torch.optim import Optimizer
 
+from ignite_lr.core.engine import FeedingEngine, data_length, forget_run, process
 from ignite_lr.core.rates import set_rates, swept
 from ignite_lr.core.updates import Phase, Updates, suspended
 from ignite_lr.dry_run._batches import endless, private_loader
@@ -32,7 +33,7 @@ _PATIENCE = 200  # iterations without an update before we say so
 _STATE = frozenset(vars(State()))
 
 
-class DryRun(Engine):
+class DryRun(FeedingEngine):
     """Runs a plan of passes; made and undone by a ``Block``.
 
     ``state`` is at the same time the trainer's state for as long as the block lasts, so that the training step finds
@@ -115,8 +116,7 @@ class DryRun(Engine):
             # a second run in the same block starts where the first one did
             raise_failures(self.snapshot.restore(last=False), None, self._what)
             self._take_fresh_state()
-            self._internal_run_generator = None
-            self._dataloader_iter = None
+            forget_run(self)
         # a trainer that ended by terminate() still says so
         trainer = self._trainer
         self.should_terminate = trainer.should_terminate = trainer.should_terminate_single_epoch = False
@@ -190,7 +190,7 @@ class DryRun(Engine):
         self._suspended.callback(swept.discard, optimizer)
 
     def _length(self, data: Any, epoch_length: Any) -> int | None:
-        length = self._get_data_length(data) if epoch_length is None and data is not None else epoch_length
+        length = data_length(self, data) if epoch_length is None and data is not None else epoch_length
         if length is not None and length < 1:
             if epoch_length is None:
                 raise ValueError("data has zero size: give it at least one batch")
@@ -227,9 +227,11 @@ class DryRun(Engine):
 
     # -- batches
 
-    def _setup_dataloader_iter(self) -> None:
+    def batches(self) -> Iterator[Any]:
+        """Batches of the data given, over and over."""
         self._drop_batches()
-        self._batches = self._dataloader_iter = _after(self._plan_now.skip, endless(self._loader))
+        self._batches = _after(self._plan_now.skip, endless(self._loader))
+        return self._batches
 
     def _drop_batches(self) -> None:
         batches, self._batches = self._batches, None
@@ -256,7 +258,7 @@ class DryRun(Engine):
     def _train_step(self, batch: Any) -> Any:
         trainer = self._trainer
         with self._strays.training_step():
-            output = trainer._process_function(trainer, batch)
+            output = process(trainer, batch)
         if trainer.should_terminate or trainer.should_interrupt:
             self._asked_to_stop = True
         if trainer.should_terminate_single_epoch:

@@ -21,13 +21,13 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 from torch.utils.data import Sampler
 
+from ignite_lr.core.engine import INTERNALS
 from ignite_lr.dry_run._tensors import Restore, TensorCopies
 from ignite_lr.dry_run._values import ATOMS, GENERATORS, PLAIN, Capture, bind, same
 
 __all__ = ["Snapshot"]
 
 _MODULE_INTERNALS = frozenset(nn.Module().__dict__) - {"training", "_parameters", "_buffers"}
-_ENGINE_INTERNALS = frozenset(Engine(lambda engine, batch: None).__dict__)
 _ENGINE_FLAGS = ("last_event_name", "should_terminate", "should_terminate_single_epoch", "should_interrupt")
 
 
@@ -114,11 +114,11 @@ class Snapshot:
 
     def add_trainer(self, name: str, trainer: Engine) -> None:
         """Capture the flags of an engine and what the user hung on it; its state and its handlers are left alone."""
-        own = [key for key in vars(trainer) if key not in _ENGINE_INTERNALS]
+        own = [key for key in vars(trainer) if key not in INTERNALS]
         self.add_values(name, trainer, [*_ENGINE_FLAGS, *own])
 
         # "run" is what a sweep puts there itself, and takes away
-        kept = {*_ENGINE_INTERNALS, *own, "run"}
+        kept = {*INTERNALS, *own, "run"}
 
         def forget_what_is_new() -> None:
             for key in [key for key in vars(trainer) if key not in kept]:

@@ -8,6 +8,7 @@ from typing import Any
 from ignite.engine import Engine
 from ignite.metrics import Metric
 
+from ignite_lr.core.engine import handlers_of, process
 from ignite_lr.dry_run._batches import private_loader
 from ignite_lr.dry_run._loss import loss_of
 from ignite_lr.dry_run._snapshot import Snapshot
@@ -23,18 +24,15 @@ def validator(validation: Validation, snapshot: Snapshot) -> Callable[[], float]
     if not isinstance(validation, tuple):
         return lambda: loss_of(_keeping_modes(snapshot, validation))
     evaluator, loader, metric = validation
-    private = Engine(lambda _, batch: evaluator._process_function(evaluator, batch))
+    private = Engine(lambda _, batch: process(evaluator, batch))
     found = False
-    for event, handlers in evaluator._event_handlers.items():
-        for handler, args, kwargs in handlers:
-            method = handler
-            while hasattr(method, "__wrapped__") and not isinstance(getattr(method, "__self__", None), Metric):
-                method = method.__wrapped__
-            if isinstance(getattr(method, "__self__", None), Metric):
-                found = True
-                # an engine stands first among the arguments, as a weak reference
-                rest = args[1:] if args and callable(args[0]) and args[0]() is evaluator else args
-                private.add_event_handler(event, method, *rest, **kwargs)
+    for event, handler, args, kwargs in handlers_of(evaluator):
+        method: Any = handler
+        while hasattr(method, "__wrapped__") and not isinstance(getattr(method, "__self__", None), Metric):
+            method = method.__wrapped__
+        if isinstance(getattr(method, "__self__", None), Metric):
+            found = True
+            private.add_event_handler(event, method, *args, **kwargs)
     if not found:
         raise ValueError("validation: the evaluator has no metrics attached, so it has no metric to record")
     snapshot.add_data("validation data", loader)

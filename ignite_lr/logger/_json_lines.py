@@ -11,6 +11,8 @@ from typing import Any, TextIO
 from ignite.engine import Engine, Events
 from ignite.handlers.base_logger import BaseLogger, BaseOptimizerParamsHandler, BaseOutputHandler
 
+from ignite_lr.core.host import numbers
+
 __all__ = ["JSONLinesLogger"]
 
 
@@ -83,10 +85,8 @@ class _OptimizerParamsHandler(BaseOptimizerParamsHandler):
 
     def __call__(self, engine: Engine, logger: JSONLinesLogger, event_name: str | Events) -> None:
         prefix = f"{self.tag}/" if self.tag else ""
-        values = {
-            f"{prefix}{self.param_name}/group_{index}": float(group[self.param_name])
-            for index, group in enumerate(self.optimizer.param_groups)
-        }
+        rates = numbers([group[self.param_name] for group in self.optimizer.param_groups])
+        values = {f"{prefix}{self.param_name}/group_{index}": number for index, number in enumerate(rates)}
         logger.write(values, engine.state.get_event_attrib_value(event_name))
 
 

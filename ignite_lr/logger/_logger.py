@@ -10,8 +10,8 @@ import numpy as np
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
+from ignite_lr.core.engine import running_trainers
 from ignite_lr.core.step_hooks import StepHooks
-from ignite_lr.core.updates import running_trainers
 from ignite_lr.logger._history import columns, restore, state_of
 from ignite_lr.logger._output import LogOutput
 from ignite_lr.logger._picture import lr_history

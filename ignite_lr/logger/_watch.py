@@ -9,6 +9,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from ignite_lr.core.engine import listens_on, listens_to
 from ignite_lr.core.updates import Phase, Updates
 from ignite_lr.logger._record import Record, Source
 from ignite_lr.logger._track import Track
@@ -53,7 +54,7 @@ class Watch:
         if any(source.clippers for source in sources):
             for event in (Events.EPOCH_COMPLETED, Events.COMPLETED):
                 self._handles.append(trainer.add_event_handler(event, self._epoch_ended, event))
-        self._event, self._handlers = self._where_attached()
+        self._event = listens_to(trainer, logger)
         # held: what was attached without a variable of its own stays attached
         self.attachment: LoggerAttachment | None = None
 
@@ -62,16 +63,6 @@ class Watch:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-    def _where_attached(self) -> tuple[Any, int]:
-        """An event that has the logger as a log handler, and which list its handlers are in."""
-        trainer, logger = self._trainer(), self._logger()
-        if trainer is not None and logger is not None:
-            for event, handlers in trainer._event_handlers.items():
-                if any(trainer._compare_handlers(logger, handler) for handler, _, _ in handlers):
-                    # not the list itself, which holds the logger
-                    return event, id(handlers)
-        return None, id(None)
 
     def _completed(self) -> None:
         attachment = self.attachment
@@ -82,12 +73,12 @@ class Watch:
                     attachment.write_due(self.tracks)
                     return
             return
-        trainer = self._trainer()
-        # Ignite replaces the list when a handler is removed, which is cheaper to see than to search every list.
-        if trainer is None or id(trainer._event_handlers.get(self._event)) == self._handlers:
+        trainer, logger = self._trainer(), self._logger()
+        if trainer is None or logger is None or listens_on(trainer, self._event, logger):
             return
-        self._taken_off(trainer)
-        self._event, self._handlers = self._where_attached()
+        self._event = listens_to(trainer, logger)
+        if self._event is None:
+            self._taken_off(trainer)
 
 
 class LoggerAttachment:

@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
 from ignite_lr.core.arguments import Choice, Whole
+from ignite_lr.core.engine import add_first, add_last
 from ignite_lr.core.updates import Phase, Subscription, Updates
 from ignite_lr.scheduler._schedule_lr import ScheduleLR, drivers
 
@@ -282,32 +283,13 @@ class Attachment:
                 self.handler, Phase.SCHEDULE, again=self._before, completed=None if late else self._iteration_completed
             )
             if late:
-                self._last(trainer, Events.ITERATION_COMPLETED, self._iteration_completed)
+                self._handles += add_last(trainer, Events.ITERATION_COMPLETED, self._iteration_completed)
             return
         event = Events.ITERATION_COMPLETED if self.handler.interval == "iteration" else Events.EPOCH_COMPLETED
-        self._first(trainer, event, self._passed)
+        self._handles.append(add_first(trainer, event, self._passed))
         if late:
-            self._last(trainer, event, self._advance)
+            self._handles += add_last(trainer, event, self._advance)
         self._handles.append(trainer.add_event_handler(Events.STARTED, self._catch_up))
-
-    def _first(self, trainer: Engine, event: Events, function: Callable[[], None]) -> None:
-        """Add a handler before those that are there, so that a checkpoint attached earlier sees what is due now."""
-        self._handles.append(trainer.add_event_handler(event, function))
-        handlers = trainer._event_handlers[event]
-        # a new list, because the present one may be in the middle of being run through
-        trainer._event_handlers[event] = [handlers[-1], *handlers[:-1]]
-
-    def _last(self, trainer: Engine, event: Events, function: Callable[[], None]) -> None:
-        """Add a handler that runs after all others, also those that are attached later: they may set the metric."""
-        self._handles.append(trainer.add_event_handler(event, function))
-
-        def go_last(engine: Engine) -> None:
-            handlers = engine._event_handlers[event]
-            ours = [handler for handler in handlers if handler[0] == function]
-            engine._event_handlers[event] = [handler for handler in handlers if handler[0] != function] + ours
-
-        for start in (Events.STARTED, Events.EPOCH_STARTED):
-            self._handles.append(trainer.add_event_handler(start, go_last))
 
     def _before(self) -> None:
         """Before an update: the second one in an iteration needs the rate that the first one made due."""

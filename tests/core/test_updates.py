@@ -12,7 +12,8 @@ import torch
 from ignite.engine import Engine, EventEnum, Events, create_supervised_trainer
 from torch import nn
 
-from ignite_lr.core.updates import Phase, Updates, running_trainers, suspended
+from ignite_lr.core.engine import running_trainers
+from ignite_lr.core.updates import Phase, Updates, suspended
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 DATA: list[Batch] = [(torch.ones(2, 3), torch.ones(2, 1)) for _ in range(6)]
