@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from ignite.handlers.base_logger import BaseLogger, BaseOptimizerParamsHandler, BaseOutputHandler
 
+from ignite_lr.core.arguments import Whole, is_number, shown
 from ignite_lr.core.host import numbers
+from ignite_lr.logger._names import Names, Rule
 
-__all__ = ["JSONLinesLogger"]
+__all__ = ["RULE", "JSONLinesLogger"]
+
+RULE = Rule(illegal=r"(?!)", taken=("step", "resumed"))
+"""JSON takes every name; these two are the line's own."""
 
 
 class JSONLinesLogger(BaseLogger):
@@ -21,11 +30,18 @@ class JSONLinesLogger(BaseLogger):
 
     A line is one RFC 8259 object: ``{"step": 10, "lr/SGD": 0.1}``. Numbers that JSON does not know become the strings
     ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``. Each line reaches the operating system before the next one is taken,
-    so a killed run loses none. A file that exists is continued, so that a resumed run goes on in it. It is made with
-    the first line: processes that write nothing leave no file.
+    so a killed run loses none; one that a full disk cuts off is
+    completed before the next one. The file is made with the first line: processes that write nothing leave no file.
+
+    A file that exists is continued, so that a resumed run goes on in it. The first line then holds
+    ``"resumed": true``: lines before it with the same or a larger step were written after the checkpoint that the run
+    was resumed from, and come again. A line that was never completed is taken out first.
 
     Args:
         path: the file. Its folder is made where it is missing.
+
+    Raises:
+        TypeError: if ``path`` is no path.
 
     Example:
         >>> import tempfile
@@ -38,32 +54,66 @@ class JSONLinesLogger(BaseLogger):
 
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, (str, Path)):
-            raise TypeError(f"path must be a str or a pathlib.Path, got {type(path).__name__}.")
+            raise TypeError(f"path must be a str or a pathlib.Path, got {shown(path)} of type {type(path).__name__}.")
         self.path = Path(path)
-        self._file: TextIO | None = None
+        self._file: io.FileIO | None = None
+        self._rest = b""
+        self._written = False
+        self._names = Names(RULE)
 
     def write(self, values: Mapping[str, Any], step: int) -> None:
         """Write one line.
 
         Args:
-            values: numbers by name.
+            values: numbers by name, of Python, NumPy or PyTorch; those on a device come over in one copy. The names
+                ``step`` and ``resumed``, which are the line's own, get a suffix.
             step: where they belong on the x axis.
 
         Raises:
+            TypeError: if ``values`` is no mapping of names to numbers, or ``step`` no integer.
             OSError: if the file cannot be written.
         """
+        line: dict[str, Any] = {"step": Whole().check("step", step)}
+        line.update(zip(*_plain(values, self._names), strict=True))
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # buffered by lines
-            self._file = self.path.open("a", buffering=1, encoding="utf-8", newline="\n")
-        line = {"step": step, **{name: _to_json(value) for name, value in values.items()}}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file = self._open()
+            if not self._written and self._file.tell():
+                line["resumed"] = True
+        self._complete()
+        self._rest = (json.dumps(line, allow_nan=False) + "\n").encode()
+        self._complete()
+        self._written = True
 
     def close(self) -> None:
-        """Close the file; a later :meth:`write` opens it again."""
+        """Close the file; a later :meth:`write` opens it again.
+
+        Raises:
+            OSError: if the end of the last line cannot be written.
+        """
         if self._file is not None:
-            file, self._file = self._file, None
-            file.close()
+            try:
+                self._complete()
+            finally:
+                file, self._file, self._rest = self._file, None, b""
+                file.close()
+
+    def __repr__(self) -> str:
+        return f"JSONLinesLogger({str(self.path)!r})"
+
+    def _complete(self) -> None:
+        """Write what there is still to write of a line, which a full disk may have cut off."""
+        assert self._file is not None
+        while self._rest:
+            self._rest = self._rest[self._file.write(self._rest) :]
+
+    def _open(self) -> io.FileIO:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.is_file():
+            _close_last_line(self.path)
+        file = io.FileIO(self.path, "a")
+        if file.seekable():
+            file.seek(0, os.SEEK_END)
+        return file
 
     def _create_output_handler(self, *args: Any, **kwargs: Any) -> _OutputHandler:
         return _OutputHandler(*args, **kwargs)
@@ -85,12 +135,77 @@ class _OptimizerParamsHandler(BaseOptimizerParamsHandler):
 
     def __call__(self, engine: Engine, logger: JSONLinesLogger, event_name: str | Events) -> None:
         prefix = f"{self.tag}/" if self.tag else ""
-        rates = numbers([group[self.param_name] for group in self.optimizer.param_groups])
-        values = {f"{prefix}{self.param_name}/group_{index}": number for index, number in enumerate(rates)}
+        values = {
+            f"{prefix}{self.param_name}/group_{index}": group[self.param_name]
+            for index, group in enumerate(self.optimizer.param_groups)
+        }
         logger.write(values, engine.state.get_event_attrib_value(event_name))
 
 
-def _to_json(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+def _plain(values: Any, names: Mapping[str, str]) -> tuple[list[str], list[Any]]:
+    """The names of the values in a line, and the values as JSON has them.
+
+    Raises:
+        TypeError: if they are no mapping of names to numbers.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            f"values must be a dict of numbers by name, got {shown(values)} of type {type(values).__name__}."
+        )
+    for name, value in values.items():
+        if not isinstance(name, str):
+            raise TypeError(f"values must have strings as names, got {shown(name)} of type {type(name).__name__}.")
+        if type(value) is not float and not _is_number(value):
+            raise TypeError(
+                f"values[{shown(name)}] must be a real number, got {shown(value)} of type {type(value).__name__}."
+            )
+    on_device = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+    arrived = dict(zip(on_device, numbers(list(on_device.values())), strict=True))
+    return [names[name] for name in values], [
+        _json_of(arrived[name], value.is_floating_point()) if isinstance(value, torch.Tensor) else _json_of(value)
+        for name, value in values.items()
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return is_number(value) or isinstance(value, bool | np.bool_)
+
+
+def _json_of(value: Any, fractional: bool = True) -> Any:
+    """A number as JSON knows it; what it does not know becomes a string."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    number = value if type(value) is float else value.__index__() if hasattr(value, "__index__") else float(value)
+    if isinstance(number, float) and not math.isfinite(number):
+        return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+    return number if fractional else int(number)
+
+
+_BLOCK = 2**16
+
+
+def _close_last_line(path: Path) -> None:
+    """Let the file end with a whole line: what was cut off is completed if nothing but its end is missing.
+
+    Otherwise it is taken out if it began as ours do, and left to itself if it is somebody else's.
+    """
+    with path.open("rb+") as file:
+        end = start = file.seek(0, os.SEEK_END)
+        last = b""
+        while start and b"\n" not in last:
+            stop, start = start, max(start - _BLOCK, 0)
+            file.seek(start)
+            last = file.read(stop - start) + last
+        last = last.rpartition(b"\n")[2]
+        if not last:
+            return
+        try:
+            json.loads(last)
+        except ValueError:
+            if last.startswith(b'{"step": '[: len(last)]):
+                file.truncate(end - len(last))
+                return
+        file.seek(end)
+        file.write(b"\n")

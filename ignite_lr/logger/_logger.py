@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
-from ignite_lr.core.engine import running_trainers
-from ignite_lr.core.step_hooks import StepHooks
+from ignite_lr.core.arguments import Whole, check_trainer
+from ignite_lr.core.attachment import Attachment
 from ignite_lr.logger._history import columns, restore, state_of
-from ignite_lr.logger._output import LogOutput
+from ignite_lr.logger._output import Output
 from ignite_lr.logger._picture import lr_history
 from ignite_lr.logger._record import Source
-from ignite_lr.logger._settings import (
-    check_options,
-    momentum_of,
-    named_clippers,
-    named_optimizers,
-    weight_decay_of,
-)
-from ignite_lr.logger._watch import LoggerAttachment, Watch, while_alive
+from ignite_lr.logger._recording import Recordings, while_alive
+from ignite_lr.logger._settings import Settings, named_clippers, named_optimizers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,53 +88,30 @@ class LRLogger:
         weight_decay: bool = False,
         tag: str | None = None,
         history: int = 0,
+        metrics: bool = False,
         step: str = "iteration",
         global_step_transform: Callable[[Engine, Any], int] | None = None,
         on_error: str = "warn",
     ) -> None:
         named = named_optimizers(optimizer)
-        check_options(momentum, weight_decay, tag, history, step, global_step_transform, on_error)
-        self._arguments = {
-            "optimizer": optimizer,
-            "clipper": clipper,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "tag": tag,
-            "history": history,
-            "step": step,
-            "global_step_transform": global_step_transform,
-            "on_error": on_error,
-        }
-        self._history = history
-        self._step = step
-
-        kinds: dict[str, Callable[[dict[str, Any]], Any]] = {}
-        if momentum:
-            kinds["momentum"] = momentum_of
-        if weight_decay:
-            kinds["weight_decay"] = weight_decay_of
-        for kind, value_of in kinds.items():
-            if all(value_of(group) is None for one in named.values() for group in one.param_groups):
-                raise ValueError(f"{kind} must be False for optimizers that have none, got True.")
-        self._prefix = prefix = "" if tag is None else f"{tag}/"
-        taken: set[str] = set()
-        self._sources = [Source(name, one, prefix, kinds, taken, history) for name, one in named.items()]
+        self._settings = settings = Settings(
+            momentum, weight_decay, tag, history, metrics, step, global_step_transform, on_error
+        )
+        # held here, and by nothing that hooks hold
+        self._optimizer, self._clipper = optimizer, clipper
+        kinds, taken, order = settings.kinds(named), set[str](), itertools.count()
+        self._sources = [
+            Source(name, one, settings.prefix, kinds, taken, order, settings.history) for name, one in named.items()
+        ]
         wanted = [path for source in self._sources for path in source.wanted_paths(len(source.optimizer.param_groups))]
         twice = sorted({path for path in wanted if wanted.count(path) > 1})
         if twice:
             raise ValueError(f"optimizer must give every parameter group a name of its own, got twice: {twice}.")
         for each, prefix in named_clippers(clipper):
             mine = [source for source in self._sources if source.optimizer is getattr(each, "optimizer", None)]
-            (mine or self._sources)[0].clippers.append((each, prefix))
-
-        self._watches: weakref.WeakKeyDictionary[Engine, Watch] = weakref.WeakKeyDictionary()
-        self._output = LogOutput(self._prefix, step, global_step_transform, on_error)
-        # BaseLogger.attach says nothing to its log handler before the first event, and the first update comes before.
-        look = while_alive(self._discover)
-        for source in self._sources:
-            source.look = look
-            StepHooks.of(source.optimizer).seek(source)
-        weakref.finalize(self, _take_off, self._watches, self._sources).atexit = False
+            (mine or self._sources)[0].add_clipper(each, prefix)
+        self._output = Output(settings.prefix, step, global_step_transform, on_error)
+        self._recordings = Recordings(self, self._sources, settings.metrics)
 
     def __call__(self, engine: Engine, logger: Any = None, event_name: Any = None) -> None:
         """Write the last update of each optimizer to ``logger``, unless it has it already. Called by Ignite.
@@ -153,23 +125,23 @@ class LRLogger:
                 "LRLogger was called without a logger: use logger.attach(trainer, log_handler=LRLogger(...), "
                 "event_name=...) or LRLogger.attach(trainer, logger) instead of add_event_handler."
             )
-        self._output.target(logger)  # raises where there is no way to write to it
-        tracks = self._watch(engine).tracks
+        recording = self._recordings.of(engine)
+        if not recording.handles and any(source.clips for source in self._sources):
+            # until the recording ends: not held by the trainer, which may have this no more as a log handler
+            recording.handles = self._at_the_end_of_epochs(engine, while_alive(self._epoch_ended))
         # on every rank, so that whatever else counts these updates learns of them at the same time everywhere
-        for track in tracks:
-            track.updates.resolve()
-        last = [(track, track.last) for track in tracks if track.last is not None and not track.updates.suspended]
-        self._output.write(engine, logger, last, event_name)
+        self._output.write(engine, logger, recording.last(), event_name)
         if event_name in (Events.EPOCH_COMPLETED, Events.COMPLETED):
-            self._output.write_histograms(engine, tracks, event_name)
+            self._output.write_histograms(engine, recording.tracks, event_name)
 
-    def attach(self, trainer: Engine, logger: Any = None, every: int = 1) -> LoggerAttachment:
+    def attach(self, trainer: Engine, logger: Any = None, every: int = 1) -> Attachment:
         """Record the updates that ``trainer`` makes, and write them.
 
         Args:
             trainer: the engine whose process function steps the optimizer.
-            logger: where to write; without one only :meth:`history` is kept.
-            every: how many updates lie between two that are written.
+            logger: where to write. Without one there are :meth:`history` and ``trainer.state.metrics``, as far as they
+                were asked for.
+            every: how many updates lie between two that are written, from 1.
 
         Returns:
             What takes the logger off again: ``remove()``, also at the end of a ``with`` block.
@@ -178,33 +150,24 @@ class LRLogger:
             RuntimeError: if attached to this trainer already.
             TypeError: for a trainer that is no engine, a logger that nothing here can write to, or ``every`` that is
                 no int.
-            ValueError: if ``every`` is less than 1.
+            ValueError: if ``every`` is less than 1, or if nothing would come of what is recorded: no logger, no
+                history, no metrics.
         """
-        if not isinstance(trainer, Engine):
-            raise TypeError(f"trainer must be an ignite.engine.Engine, got {type(trainer).__name__}.")
-        if isinstance(every, bool) or not isinstance(every, int):
-            raise TypeError(f"every must be an int, got {every!r}.")
-        if every < 1:
-            raise ValueError(f"every must be at least 1 update, got {every}.")
+        check_trainer(trainer)
+        Whole(minimum=1).check("every", every)
         if logger is not None:
             self._output.target(logger)  # raises where there is no way to write to it
-        watch = self._watch(trainer)
-        if watch.attachment is not None:
+        recording = self._recordings.of(trainer)
+        if recording.attached:
             raise RuntimeError(
                 "LRLogger is already attached to this trainer: attach it once, or call remove() on what the first "
                 "attach returned."
             )
-        for track in watch.tracks:
-            track.write_every(0 if logger is None else every)
-        # It knows its trainer now, and need not look for one.
-        _take_off({}, self._sources)
-        watch.attachment = LoggerAttachment(
-            trainer,
-            # holds this logger
-            lambda engine, due: self._output.write(engine, logger, due, Events.ITERATION_COMPLETED),
-            self._detach,
-        )
-        return watch.attachment
+        recording.attach(every, None if logger is None else (self._output, logger))
+        self._recordings.stop_looking()  # it knows its trainer now
+        # held by the trainer: what was attached without a variable of its own stays attached
+        handles = self._at_the_end_of_epochs(trainer, self._epoch_ended)
+        return Attachment(f"{self!r} on a trainer", recording.detach, *(handle.remove for handle in handles))
 
     def history(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         """The last updates, as many as ``history`` asked for. Reads what lies on a device, in one copy.
@@ -216,7 +179,7 @@ class LRLogger:
             iteration share a row.
         """
         self._settle()
-        return columns(self._sources, self._step)
+        return columns(self._sources, self._settings.step)
 
     def plot(self, ax: Axes | None = None, title: str | None = None) -> Axes:
         """Draw :meth:`history`. Needs Matplotlib.
@@ -233,14 +196,19 @@ class LRLogger:
         del drawn["update"]
         if not len(steps):
             raise RuntimeError(
-                f"LRLogger has no updates to draw: it was made with history={self._history}, and draws the last that "
-                "many updates that a trainer made while it was attached."
+                f"LRLogger has no updates to draw: it was made with history={self._settings.history}, and draws the "
+                "last that many updates that a trainer made while it was attached."
             )
         return lr_history(steps, drawn, ax=ax, title=title)  # type: ignore[arg-type]  # arrays are sequences here
 
     def state_dict(self) -> dict[str, Any]:
-        """The updates so far, the names in use and the history: plain numbers, in one copy from where they are."""
+        """The updates so far, the names in use and the history: plain numbers, in one copy from where they are.
+
+        What loggers hold back of the records so far is brought to the disk, so that a killed run loses none that the
+        state covers.
+        """
         self._settle()
+        self._output.flush()
         return state_of(self._sources)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -254,61 +222,32 @@ class LRLogger:
         if found != names:
             raise ValueError(f"state_dict must be that of a logger of the optimizers {names}, got {found}.")
         restore(self._sources, state_dict)
-        for watch in self._watches.values():
-            for track in watch.tracks:
+        for recording in self._recordings:
+            for track in recording.tracks:
                 track.forget()
         self._output.forget()
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is one that is attached nowhere."""
-        return {"arguments": self._arguments, "state": self.state_dict()}
+        arguments = {"optimizer": self._optimizer, "clipper": self._clipper, **vars(self._settings)}
+        return {"arguments": arguments, "state": self.state_dict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state["arguments"])  # type: ignore[misc]  # a copy has hooks of its own
         self.load_state_dict(state["state"])
 
-    def _watch(self, engine: Engine) -> Watch:
-        """What is watched of this trainer, from when it is first seen."""
-        watch = self._watches.get(engine)
-        if watch is None:
-            watch = self._watches[engine] = Watch(self, engine, self._sources, self._stop_watching, self._epoch_ended)
-        return watch
+    def __repr__(self) -> str:
+        of = ", ".join(source.name for source in self._sources)
+        given = {field.name: getattr(self._settings, field.name) for field in dataclasses.fields(self._settings)}
+        options = "".join(f", {name}={value!r}" for name, value in given.items() if value != getattr(Settings, name))
+        return f"LRLogger({of}{options})"
 
     def _settle(self) -> None:
-        for watch in self._watches.values():
-            for track in watch.tracks:
-                track.updates.resolve()
+        for recording in self._recordings:
+            recording.settle()
 
-    def _discover(self, source: Source) -> None:
-        """Look for the trainer of the step that just began, among those that have this as a log handler."""
-        for engine in running_trainers():
-            if engine not in self._watches and engine.has_event_handler(self):
-                for track in self._watch(engine).tracks:
-                    # others watch it already, and were told of this very step
-                    if track.source is source and track.updates.in_step:
-                        track.before()
-
-    def _stop_watching(self, engine: Engine) -> None:
-        """Forget a trainer that has this neither as a log handler nor attached."""
-        watch = self._watches.get(engine)
-        if watch is not None and watch.attachment is None and not engine.has_event_handler(self):
-            del self._watches[engine]
-            watch.remove()
+    def _at_the_end_of_epochs(self, engine: Engine, call: Callable[..., None]) -> list[Any]:
+        return [engine.add_event_handler(event, call, event) for event in (Events.EPOCH_COMPLETED, Events.COMPLETED)]
 
     def _epoch_ended(self, engine: Engine, event_name: Any) -> None:
-        self._output.write_histograms(engine, self._watch(engine).tracks, event_name)
-
-    def _detach(self, engine: Engine, attachment: LoggerAttachment) -> None:
-        watch = self._watches.get(engine)
-        if watch is not None and watch.attachment is attachment:
-            watch.attachment = None
-            for track in watch.tracks:
-                track.write_every(0)
-            self._stop_watching(engine)
-
-
-def _take_off(watches: Mapping[Engine, Watch], sources: Sequence[Source]) -> None:
-    for watch in list(watches.values()):
-        watch.remove()
-    for source in sources:
-        StepHooks.of(source.optimizer).remove(source)
+        self._output.write_histograms(engine, self._recordings.of(engine).tracks, event_name)

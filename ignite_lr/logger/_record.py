@@ -1,11 +1,15 @@
-"""What the updates of one optimizer used: captured at the update, named and read when it is wanted."""
+"""What one update used, by name: captured at the update, named and read when it is wanted.
+
+Everything here may be held by the hooks of an optimizer, so it holds neither the optimizer nor a clipper: a training
+that was dropped is freed without the collector's help.
+"""
 
 from __future__ import annotations
 
-import itertools
 import warnings
+import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,9 +17,7 @@ from torch.optim import Optimizer
 
 from ignite_lr.core import host
 
-__all__ = ["Record", "Source", "on_host"]
-
-_order = itertools.count()
+__all__ = ["Record", "Source", "named"]
 
 
 class Record(NamedTuple):
@@ -39,22 +41,21 @@ class Source:
 
     Args:
         name: of the optimizer.
-        optimizer: the optimizer.
+        optimizer: the optimizer, held weakly.
         prefix: of every tag.
         kinds: what is recorded of each group besides ``lr``, by the first part of its tag: a function of the group.
         taken: names in use, shared by all sources of one logger.
+        order: numbers the records that are kept, likewise shared.
         history: how many records to keep.
 
     Attributes:
         updates: of the optimizer so far.
-        keeps_history: whether records go into ``history``.
-        history: the records of the last of them.
-        clippers: whose metrics belong to these updates, each with what is put before the names of its metrics.
+        history: the records of the last of them, each with its place among those of all optimizers.
+        keeps_history: whether any are kept.
+        clips: whether the metrics of clippers go with the updates.
         kept: the names in use, a parameter group each.
         kinds: what is recorded of each group, by the first part of its tag: ``lr`` first.
         only_rates: whether nothing but ``lr`` is recorded.
-        look: looks for the trainer of a step that nobody recorded.
-        found: set by each update that is recorded; see :class:`~ignite_lr.core.step_hooks.Seeker`.
     """
 
     def __init__(
@@ -64,45 +65,58 @@ class Source:
         prefix: str,
         kinds: Mapping[str, Callable[[dict[str, Any]], Any]],
         taken: set[str],
+        order: Iterator[int],
         history: int,
     ) -> None:
         self.name = name
-        self.optimizer = optimizer
         self.updates = 0
-        self.keeps_history = history > 0
-        # with a number that grows from record to record, over all optimizers
         self.history: deque[tuple[int, Record]] = deque(maxlen=history)
-        self.clippers: list[tuple[Any, str]] = []
+        self.keeps_history = history > 0
+        self.clips = False
         self.kept: list[str] = []
-        self.look: Callable[[Source], None] = lambda source: None
-        self.found = False
-        self._prefix = prefix
-        self.only_rates = not kinds
         self.kinds = ["lr", *kinds]
+        self.only_rates = not kinds
+        self._optimizer = weakref.ref(optimizer)
+        self._clippers: list[tuple[weakref.ref[Any], str]] = []
+        self._prefix = prefix
         self._more_kinds = list(kinds.values())
         self._taken = taken
+        self._order = order
         self._tags: dict[int, list[str]] = {}  # by the number of groups
 
+    @property
+    def alive(self) -> Optimizer | None:
+        """The optimizer, or None once it is gone."""
+        return self._optimizer()
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer, which whoever asks holds in some other way."""
+        optimizer = self._optimizer()
+        assert optimizer is not None
+        return optimizer
+
+    @property
+    def clippers(self) -> list[tuple[Any, str]]:
+        """Whose metrics belong to these updates, each with what is put before the names of its metrics."""
+        return [(clipper, prefix) for weak, prefix in self._clippers if (clipper := weak()) is not None]
+
+    def add_clipper(self, clipper: Any, prefix: str) -> None:
+        """Let the metrics of a clipper, held weakly, go with these updates."""
+        self._clippers.append((weakref.ref(clipper), prefix))
+        self.clips = True
+
     def restore(self, updates: int, kept: Sequence[str]) -> None:
-        """Go on from a saved state: the updates so far, and the names that were in use."""
+        """Go on from a saved state: the updates so far, and the names that were in use. The history is empty then."""
         self.updates = updates
         self._taken.difference_update(self.kept)
         self.kept = list(kept)
+        self._taken.update(self.kept)
         self._tags.clear()
         self.history.clear()
-        self._taken.update(self.kept)
 
-    def keep(self, record: Record) -> None:
-        """Add a record to the history, as the newest of all optimizers."""
-        self.history.append((next(_order), record))
-
-    def seek(self) -> None:
-        """A step began that nobody has recorded so far."""
-        self.look(self)
-
-    def capture(self) -> list[Any]:
-        """The values that an update made now would use, safe from being written over."""
-        groups = self.optimizer.param_groups
+    def capture(self, groups: Sequence[dict[str, Any]]) -> list[Any]:
+        """The values that an update of these groups made now would use, safe from being written over."""
         values = [group["lr"] for group in groups]
         for kind in self._more_kinds:
             values += [kind(group) for group in groups]
@@ -110,6 +124,10 @@ class Source:
             if type(value) is not float:
                 return [own(value) for value in values]
         return values
+
+    def keep(self, record: Record) -> None:
+        """Add a record to the history, as the newest of all optimizers."""
+        self.history.append((next(self._order), record))
 
     def metrics(self) -> dict[str, Any]:
         """What the clippers say of the last update."""
@@ -121,10 +139,10 @@ class Source:
         if groups not in self._tags:
             paths = self.paths(groups)
             self._tags[groups] = [f"{self._prefix}{kind}/{path}" for kind in self.kinds for path in paths]
-        named = {tag: value for tag, value in zip(self._tags[groups], record.values, strict=True) if value is not None}
+        values = {tag: value for tag, value in zip(self._tags[groups], record.values, strict=True) if value is not None}
         for name, value in record.clip.items():
-            named[f"{self._prefix}clip/{name}"] = value
-        return named
+            values[f"{self._prefix}clip/{name}"] = value
+        return values
 
     def wanted_paths(self, groups: int) -> list[str]:
         """The names that the first groups would get if nothing had been named yet."""
@@ -163,19 +181,14 @@ def own(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, torch.Tensor) else value
 
 
-def on_host(values: Sequence[Any]) -> list[Any]:
-    """Numbers as floats, None as None. All that lie on a device come over in one copy."""
-    for value in values:
-        if type(value) is not float:
-            break
-    else:  # the usual case, once a written update
-        return list(values)
-    tensors = [value for value in values if isinstance(value, torch.Tensor)]
-    arrived = iter(host.read(tensors) if tensors else [])
-    return [
-        next(arrived) if isinstance(value, torch.Tensor) else None if value is None else float(value)
-        for value in values
-    ]
+def named(entries: Sequence[tuple[Source, Record]]) -> list[dict[str, float]]:
+    """Numbers by tag of each record; all that lie on a device come over in one copy."""
+    tagged = [source.tagged(record) for source, record in entries]
+    numbers = iter(host.numbers([value for values in tagged for value in values.values()]))
+    for values in tagged:
+        for tag in values:
+            values[tag] = next(numbers)
+    return tagged
 
 
 def _label(group: Mapping[str, Any], index: int) -> str:

@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from ignite.engine import Engine
 from torch.optim import Optimizer
 
-__all__ = ["check_options", "momentum_of", "named_clippers", "named_optimizers", "weight_decay_of"]
+from ignite_lr.core.arguments import Choice, Flag, Text, Whole, check_callable, check_optimizer, shown
+
+__all__ = ["Settings", "momentum_of", "named_clippers", "named_optimizers", "weight_decay_of"]
 
 
-def check_options(
-    momentum: object,
-    weight_decay: object,
-    tag: object,
-    history: object,
-    step: object,
-    global_step_transform: object,
-    on_error: object,
-) -> None:
-    """Raise unless these are what ``LRLogger`` takes by these names.
+@dataclass(frozen=True)
+class Settings:
+    """The options of ``LRLogger`` by the names that it gives them.
 
     Raises:
         TypeError: for an argument of the wrong type.
         ValueError: for a value out of range.
     """
-    for argument, flag in (("momentum", momentum), ("weight_decay", weight_decay)):
-        if not isinstance(flag, bool):
-            raise TypeError(f"{argument} must be a bool, got {flag!r}.")
-    if tag is not None and (not isinstance(tag, str) or not tag):
-        raise TypeError(f"tag must be a non-empty str or None, got {tag!r}.")
-    if isinstance(history, bool) or not isinstance(history, int):
-        raise TypeError(f"history must be an int, got {history!r}.")
-    if history < 0:
-        raise ValueError(f"history must be at least 0 updates, got {history}.")
-    if history > sys.maxsize:
-        raise ValueError(f"history must be at most {sys.maxsize} updates, got {history}.")
-    if not isinstance(step, str) or step not in ("iteration", "update"):
-        raise ValueError(f'step must be "iteration" or "update", got {step!r}.')
-    if global_step_transform is not None and not callable(global_step_transform):
-        raise TypeError(f"global_step_transform must be callable or None, got {global_step_transform!r}.")
-    if not isinstance(on_error, str) or on_error not in ("warn", "raise"):
-        raise ValueError(f'on_error must be "warn" or "raise", got {on_error!r}.')
+
+    momentum: bool = False
+    weight_decay: bool = False
+    tag: str | None = None
+    history: int = 0
+    metrics: bool = False
+    step: str = "iteration"
+    global_step_transform: Callable[[Engine, Any], int] | None = None
+    on_error: str = "warn"
+
+    def __post_init__(self) -> None:
+        for flag in ("momentum", "weight_decay", "metrics"):
+            Flag().check(flag, getattr(self, flag))
+        tag = Text(empty=False, or_none=True).check("tag", self.tag)
+        if tag is not None and not tag.strip("/"):
+            raise ValueError(f"tag must be more than slashes, got {shown(tag)}.")
+        object.__setattr__(self, "history", Whole(minimum=0).check("history", self.history))  # an int of Python's
+        Choice(("iteration", "update")).check("step", self.step)
+        check_callable("global_step_transform", self.global_step_transform, or_none=True)
+        Choice(("warn", "raise")).check("on_error", self.on_error)
+
+    @property
+    def prefix(self) -> str:
+        """What goes before every tag."""
+        return "" if self.tag is None else f"{self.tag.strip('/')}/"
+
+    def kinds(self, optimizers: Mapping[str, Optimizer]) -> dict[str, Callable[[dict[str, Any]], Any]]:
+        """What is recorded of each group besides the rate, by the first part of its tag.
+
+        Raises:
+            ValueError: if none of these optimizers has it.
+        """
+        kinds: dict[str, Callable[[dict[str, Any]], Any]] = {}
+        if self.momentum:
+            kinds["momentum"] = momentum_of
+        if self.weight_decay:
+            kinds["weight_decay"] = weight_decay_of
+        for kind, value_of in kinds.items():
+            if all(value_of(group) is None for one in optimizers.values() for group in one.param_groups):
+                raise ValueError(f"{kind} must be False for optimizers that have none, got True.")
+        return kinds
 
 
 def named_optimizers(optimizer: Any) -> dict[str, Optimizer]:
@@ -55,15 +75,15 @@ def named_optimizers(optimizer: Any) -> dict[str, Optimizer]:
     named = {type(optimizer).__name__: optimizer} if isinstance(optimizer, Optimizer) else optimizer
     if not isinstance(named, Mapping) or not named:
         raise TypeError(
-            f"optimizer must be a torch.optim.Optimizer or a non-empty dict of them, got {type(optimizer).__name__}."
+            "optimizer must be a torch.optim.Optimizer or a non-empty dict of them, "
+            f"got {shown(optimizer)} of type {type(optimizer).__name__}."
         )
     for name, one in named.items():
         if not isinstance(name, str) or not name:
-            raise TypeError(f"optimizer must have non-empty str as names, got {name!r}.")
-        if not isinstance(one, Optimizer):
-            raise TypeError(f"optimizer[{name!r}] must be a torch.optim.Optimizer, got {type(one).__name__}.")
+            raise TypeError(f"optimizer must have non-empty str as names, got {shown(name)}.")
+        check_optimizer(one, f"optimizer[{name!r}]")
         if any("lr" not in group for group in one.param_groups):
-            raise ValueError(f"optimizer[{name!r}] must have an 'lr' in each parameter group.")
+            raise ValueError(f"optimizer[{name!r}] must have an 'lr' in each parameter group, got one without.")
     if len({id(one) for one in named.values()}) < len(named):
         raise ValueError(f"optimizer must name each optimizer once, got one of {sorted(named)} twice.")
     return dict(named)
@@ -79,10 +99,12 @@ def named_clippers(clipper: Any) -> list[tuple[Any, str]]:
     clippers = [] if clipper is None else list(clipper) if isinstance(clipper, (list, tuple)) else [clipper]
     for one in clippers:
         if not hasattr(one, "metrics"):
-            raise TypeError(f"clipper must be a GradNormClipper or a list of them, got {type(one).__name__}.")
+            raise TypeError(
+                f"clipper must be a GradNormClipper or a list of them, got {shown(one)} of type {type(one).__name__}."
+            )
     names = [getattr(one, "name", "") for one in clippers]
     if len(set(names)) < len(names):
-        raise ValueError(f"clipper must have a name of its own where there are several, got {names}.")
+        raise ValueError(f"clipper must have a name of its own where there are several, got {shown(names)}.")
     return [(one, f"{name}_" if name else "") for one, name in zip(clippers, names, strict=True)]
 
 
