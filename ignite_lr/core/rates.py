@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
-__all__ = ["set_rates", "swept"]
-
-swept: weakref.WeakSet[Optimizer] = weakref.WeakSet()
-"""Optimizers inside a range test at the moment: a rate written to them would be undone at its end."""
+__all__ = ["set_rates"]
 
 
 def set_rates(optimizer: Optimizer, rates: Iterable[float], *, initial: bool = False) -> None:

@@ -8,7 +8,9 @@ So the optimizer gets one pair of hooks, and who is told by them can change at a
 from __future__ import annotations
 
 import sys
+import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Protocol
@@ -40,12 +42,16 @@ class Seeker(Protocol):
 
 # Held by the hooks, and so by the optimizer alone: it takes them with it.
 _by_optimizer: weakref.WeakValueDictionary[int, StepHooks] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
 
 
 class StepHooks:
     """The hooks on the steps of one optimizer. Use :meth:`of`.
 
     Watchers are told first, in the order in which they came, then seekers look.
+
+    Attributes:
+        suspensions: how many dry runs the optimizer is in at the moment: what is written to it is undone at their end.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -54,14 +60,16 @@ class StepHooks:
         self._watchers: tuple[Watcher, ...] = ()
         self._seekers: tuple[Seeker, ...] = ()
         self._handles: list[Any] = []
+        self.suspensions = 0
 
     @classmethod
     def of(cls, optimizer: Optimizer) -> StepHooks:
         """The one instance for this optimizer, made when it is first asked for."""
-        hooks = _by_optimizer.get(id(optimizer))
-        if hooks is None or hooks._optimizer() is not optimizer:
-            hooks = _by_optimizer[id(optimizer)] = cls(optimizer)
-        return hooks
+        with _lock:  # searches attach in several threads at once
+            hooks = _by_optimizer.get(id(optimizer))
+            if hooks is None or hooks._optimizer() is not optimizer:
+                hooks = _by_optimizer[id(optimizer)] = cls(optimizer)
+            return hooks
 
     def watch(self, watcher: Watcher) -> None:
         """Tell ``watcher`` of every step from now on."""
@@ -86,12 +94,17 @@ class StepHooks:
                 handle.remove()
             self._handles = []
 
+    def watchers(self) -> tuple[Watcher, ...]:
+        """Who is told of every step."""
+        return self._watchers
+
     def _register(self) -> None:
         optimizer = self._optimizer()
         if not self._handles and optimizer is not None:
             if not _outside_graphs:
                 for name, function in (("before", _before), ("after", _after)):
                     _outside_graphs[name] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]  # torch's
+            make_hookable(optimizer)
             # bound methods, so that the optimizer holds what it calls
             self._handles = [
                 optimizer.register_step_pre_hook(self._before),
@@ -141,6 +154,35 @@ def _after(hooks: StepHooks, args: tuple[Any, ...], kwargs: dict[str, Any]) -> N
 # The two that no compiled step traces into. Made with the first hooks: asking for it loads all of torch._dynamo, which
 # is no matter for an import, and which making an optimizer has done already.
 _outside_graphs: dict[str, Callable[..., None]] = {}
+
+
+def make_hookable(optimizer: Optimizer) -> None:
+    """See to it that the step hooks of an optimizer are called, also where its class never called ``Optimizer``'s.
+
+    Raises:
+        TypeError: if they cannot be; it names the optimizer inside, if there is one.
+    """
+    kind = type(optimizer)
+    forwards = kind.register_step_pre_hook is not Optimizer.register_step_pre_hook
+    if not forwards:
+        for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
+            hooks = vars(optimizer).get(name)
+            if hooks is None:
+                inner = [f"optimizer.{key}, of class {type(value).__name__}" for key, value in inside(optimizer)]
+                raise TypeError(
+                    f"optimizer must be one whose steps can be hooked, got {kind.__name__}, whose __init__ does not "
+                    f"call that of torch.optim.Optimizer: give {' or '.join(inner) or 'the optimizer inside it'}."
+                )
+            if type(hooks) is dict:  # a handle of PyTorch's refers to it weakly, which a plain one does not bear
+                setattr(optimizer, name, OrderedDict(hooks))
+        if not getattr(kind.step, "hooked", False):
+            # PyTorch does this in Optimizer.__init__, else at the first zero_grad
+            optimizer._patch_step_function()
+
+
+def inside(optimizer: Optimizer) -> list[tuple[str, Optimizer]]:
+    """The optimizers that one wraps, by the names of its attributes."""
+    return [(key, value) for key, value in vars(optimizer).items() if isinstance(value, Optimizer)]
 
 
 def steps_on_stack(optimizer: Optimizer) -> int:

@@ -22,9 +22,10 @@ from torch.optim import Optimizer
 
 from ignite_lr.core.engine import add_first, in_training_step, is_running
 from ignite_lr.core.host import Readback
+from ignite_lr.core.notice import notice
 from ignite_lr.core.step_hooks import StepHooks, steps_on_stack
 
-__all__ = ["Phase", "Subscription", "Updates", "suspended"]
+__all__ = ["Phase", "Subscription", "Updates", "is_suspended", "suspended"]
 
 Callback = Callable[[], None]
 
@@ -54,6 +55,7 @@ class Subscription:
         launched: called after each step, also after one that turns out to have been skipped.
         counted: called once for each step that is known to have been an update.
         completed: called on ``Events.ITERATION_COMPLETED``, before the handlers of the user.
+        patient: whether it may wait for ever for an update, without a word.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Subscription:
         launched: Callback | None = None,
         counted: Callback | None = None,
         completed: Callback | None = None,
+        patient: bool = False,
     ) -> None:
         self.updates = updates
         self.owner = weakref.ref(owner)
@@ -75,6 +78,7 @@ class Subscription:
         self.launched = launched
         self.counted = counted
         self.completed = completed
+        self.patient = patient
 
     def remove(self) -> None:
         """Take the callbacks off; the last one takes the hooks and the event handler with it. Idempotent."""
@@ -89,8 +93,13 @@ class Subscription:
         self.remove()
 
 
-# Who watches what. Weak, so that a training that was dropped takes its hooks with it.
-_watching: weakref.WeakSet[Updates] = weakref.WeakSet()
+# Iterations without an update after which something is probably wrong, and what then does not happen
+PATIENCE = 100
+_MISSED = {
+    Phase.SCHEDULE: "the scheduler stands still",
+    Phase.PROTECT: "nothing is clipped",
+    Phase.RECORD: "nothing is recorded",
+}
 
 
 class Updates:
@@ -125,6 +134,8 @@ class Updates:
         # what they were when _completed or _again was last called
         self._known_count = 0
         self._known_groups = len(optimizer.param_groups)
+        self._idle = 0  # iterations since the last update
+        self._said = False
         self._depth = 0
         self._args: tuple[Any, ...] = ()
         self._kwargs: dict[str, Any] = _NO_KEYWORDS
@@ -135,8 +146,8 @@ class Updates:
     @classmethod
     def of(cls, trainer: Engine, optimizer: Optimizer) -> Updates:
         """The one instance for this pair, made when it is first asked for."""
-        for updates in _watching:
-            if updates.optimizer is optimizer and updates.trainer is trainer:
+        for updates in _watching(optimizer):
+            if updates.trainer is trainer:
                 return updates
         return cls(trainer, optimizer)
 
@@ -165,6 +176,7 @@ class Updates:
         launched: Callback | None = None,
         counted: Callback | None = None,
         completed: Callback | None = None,
+        patient: bool = False,
     ) -> Subscription:
         """Have callbacks called around updates; see :class:`Subscription` for when.
 
@@ -176,7 +188,7 @@ class Updates:
                 f"{type(owner).__name__} is already attached to this trainer and optimizer: "
                 "attach it once, or call remove() on what the first attach returned."
             )
-        subscription = Subscription(self, owner, phase, again, before, launched, counted, completed)
+        subscription = Subscription(self, owner, phase, again, before, launched, counted, completed, patient)
         if not self._subscriptions:
             self._watch()
         self._subscriptions.append(subscription)
@@ -224,10 +236,8 @@ class Updates:
             add_first(trainer, Events.STARTED, self._between_iterations),
             add_first(trainer, Events.ITERATION_COMPLETED, self._iteration_completed),
         ]
-        _watching.add(self)
 
     def _unwatch(self) -> None:
-        _watching.discard(self)
         StepHooks.of(self.optimizer).remove(self)
         for handle in self._handles:
             handle.remove()
@@ -305,6 +315,20 @@ class Updates:
         for callback in self._counted:
             callback()
 
+    def _say_that_nothing_comes(self) -> None:
+        missed = [_MISSED[subscription.phase] for subscription in self._subscriptions if not subscription.patient]
+        if not missed or self._said:
+            return
+        self._said = True
+        notice(
+            f"{PATIENCE} iterations have passed without an update of {type(self.optimizer).__name__}, so that "
+            f"{' and '.join(dict.fromkeys(missed))}. Likely reasons: the training step uses another optimizer; its "
+            "step() is called in an event handler, after the iteration; first_step() and second_step() are called in "
+            "place of step(); the step is replayed as a CUDA graph, which runs no hooks (for LRSchedulerHandler there "
+            'is interval="iteration"); a GradScaler skips every step; or this engine is an evaluator, and not the '
+            "trainer."
+        )
+
     def _between_iterations(self) -> None:
         trainer = cast("Engine", self._trainer())  # it is the one that calls
         self._last_iteration = trainer.state.iteration
@@ -316,9 +340,20 @@ class Updates:
 
     def _iteration_completed(self) -> None:
         self._between_iterations()
-        self._known_count = self.count
+        if self.count != self._known_count:
+            self._known_count = self.count
+            self._idle = 0
+        else:
+            self._idle += 1
+            if self._idle == PATIENCE:
+                self._say_that_nothing_comes()
         for callback in self._completed:
             callback()
+
+
+def _watching(optimizer: Optimizer) -> list[Updates]:
+    """Those of this optimizer that anybody is subscribed to."""
+    return [watcher for watcher in StepHooks.of(optimizer).watchers() if isinstance(watcher, Updates)]
 
 
 @contextmanager
@@ -327,11 +362,19 @@ def suspended(optimizer: Optimizer) -> Iterator[None]:
 
     Whoever subscribes inside the block is not affected: that is how a range test counts its own updates.
     """
-    paused = [updates for updates in _watching if updates.optimizer is optimizer]
+    hooks = StepHooks.of(optimizer)
+    paused = _watching(optimizer)
+    hooks.suspensions += 1
     for updates in paused:
         updates.suspended += 1
     try:
         yield
     finally:
+        hooks.suspensions -= 1
         for updates in paused:
             updates.suspended -= 1
+
+
+def is_suspended(optimizer: Optimizer) -> bool:
+    """Whether a dry run has the optimizer at the moment."""
+    return StepHooks.of(optimizer).suspensions > 0

@@ -12,7 +12,7 @@ from ignite.engine import Events, State
 from torch.optim import Optimizer
 
 from ignite_lr.core.engine import FeedingEngine, data_length, forget_run, process
-from ignite_lr.core.rates import set_rates, swept
+from ignite_lr.core.rates import set_rates
 from ignite_lr.core.updates import Phase, Updates, suspended
 from ignite_lr.dry_run._batches import endless, private_loader
 from ignite_lr.dry_run._course import Course
@@ -161,7 +161,12 @@ class DryRun(FeedingEngine):
         for optimizer in self.snapshot.optimizers:
             self._suspend(optimizer)
         subscription = self._updates.subscribe(
-            self, Phase.SCHEDULE, before=self._apply_rate, counted=self._count_update, completed=self._complete
+            self,
+            Phase.SCHEDULE,
+            before=self._apply_rate,
+            counted=self._count_update,
+            completed=self._complete,
+            patient=True,  # it has a patience of its own
         )
         self._undo.callback(subscription.remove)
         self._strays = Strays(self._optimizer, self.snapshot, self._suspend)
@@ -186,8 +191,6 @@ class DryRun(FeedingEngine):
 
     def _suspend(self, optimizer: Optimizer) -> None:
         self._suspended.enter_context(suspended(optimizer))
-        swept.add(optimizer)
-        self._suspended.callback(swept.discard, optimizer)
 
     def _length(self, data: Any, epoch_length: Any) -> int | None:
         length = data_length(self, data) if epoch_length is None and data is not None else epoch_length

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 
 from ignite_lr import suggestion as rules
-from ignite_lr.core.rates import set_rates, swept
+from ignite_lr.core.rates import set_rates
+from ignite_lr.core.updates import is_suspended
 from ignite_lr.range_test._bokeh import range_test_html
 from ignite_lr.range_test._curve import Curve, SweepCurve, leading_lrs
 from ignite_lr.range_test._file import read_result, write_result
@@ -180,7 +181,7 @@ class RangeTestResult:
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
-        if optimizer in swept:
+        if is_suspended(optimizer):
             raise RuntimeError(
                 "apply() is for after the block: at its end the range test restores this optimizer, rates included."
             )

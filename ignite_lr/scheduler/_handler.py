@@ -20,9 +20,6 @@ from ignite_lr.scheduler._schedule_lr import ScheduleLR, drivers
 
 __all__ = ["Attachment", "LRSchedulerHandler", "ScheduleLR"]
 
-# iterations without an update after which something is probably wrong
-PATIENCE = 100
-
 
 class LRSchedulerHandler:
     """Steps a scheduler once per optimizer update, iteration or epoch, with the scheduler's own ``step()``.
@@ -87,7 +84,6 @@ class LRSchedulerHandler:
         # the last iteration or epoch that was counted, and whether it comes from a checkpoint
         self._position = 0
         self._resumed = False
-        self._warned = False
         # The state of a scheduler that could not be asked to wait for its last step; see state_dict().
         self._scheduler_state: dict[str, Any] | None = None
         self._attachments: list[Attachment] = []
@@ -231,7 +227,6 @@ class Attachment:
         self._updates = Updates.of(trainer, handler.optimizer)
         self._seen = self._updates.count
         self._due = 0
-        self._idle = 0
         # whether the scheduler was stepped in the iteration that is under way
         self.ahead = False
         # the step that needs no more than to be called, where it is one
@@ -308,7 +303,6 @@ class Attachment:
             due = self._updates.count - self._seen
             self._seen += due
         if due:
-            self._idle = 0
             self.ahead = True
         for _ in range(due):
             self.handler._tick(trainer)
@@ -318,23 +312,10 @@ class Attachment:
         if due == 1 and self._plain_step is not None:
             # what _advance() does, in what is nearly every iteration of nearly every training
             self._seen += 1
-            self._idle = 0
             self.handler._ticks += 1
             self._plain_step()
         elif due:
             self._advance()
-        elif self.ahead:
-            self._idle = 0
-        else:
-            self._idle += 1
-            if self._idle == PATIENCE and not self.handler._warned:
-                self.handler._warned = True
-                warnings.warn(
-                    f"{PATIENCE} iterations have passed without an update of {type(self.handler.optimizer).__name__}, "
-                    "so that the scheduler stands still. Is it the optimizer that the training step uses? If its "
-                    'updates run no hooks, as in a CUDA graph, use interval="iteration".',
-                    stacklevel=2,
-                )
         self.ahead = False
 
     def _passed(self) -> None:
