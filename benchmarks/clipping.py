@@ -73,8 +73,7 @@ def filled(optimizer: torch.optim.Optimizer, window: int | None, count: int, nam
     """A clipper that has seen ``count`` norms."""
     clipper = GradNormClipper(optimizer, percentile=PERCENTILE, window=window, name=name)
     state = clipper.state_dict()
-    state.update(updates=count, clipped=count // 10, decisions=torch.zeros(min(count, window or count)).to(torch.uint8))
-    state["windows"] = [{"norms": norms(count), "seen": count}]
+    state.update(updates=count, clipped=count // 10, windows=[norms(count).tolist()], seen=[count])
     clipper.load_state_dict(state)
     return clipper
 

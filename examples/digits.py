@@ -194,7 +194,7 @@ def main(args: argparse.Namespace) -> None:
 
     trainer.run(train_loader, max_epochs=args.epochs)
     tb_logger.close()
-    clipper.plot(title="Gradient norms on the digits").savefig(args.output / "grad_norm.png", dpi=120)
+    clipper.plot(title="Gradient norms on the digits").figure.savefig(args.output / "grad_norm.png", dpi=120)
 
     accuracy = evaluator.state.metrics["accuracy"]
     report = clipper.report()

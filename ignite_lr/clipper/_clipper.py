@@ -1,44 +1,39 @@
-"""Clipping of gradients at a percentile of their recent norms."""
+"""Clipping of gradients at a percentile of their recent norms: the handler itself."""
 
 from __future__ import annotations
 
-import math
+import sys
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+import ignite
 import numpy as np
 import numpy.typing as npt
 import torch
 from ignite.engine import Engine
 from torch.optim import Optimizer
 
-from ignite_lr.clipper._gradients import OnNonfinite, UpdateClipping
-from ignite_lr.clipper._picture import grad_norm_curve
-from ignite_lr.clipper._record import HISTOGRAM_EDGES, ClipRecord
-from ignite_lr.clipper._report import (
-    TOO_OFTEN,
-    ClipReport,
-    advise,
-    judged,
-    line,
-    quantiles,
-    too_often,
-    typical_excess,
-)
-from ignite_lr.clipper._rule import ClipRule, check_positive
-from ignite_lr.clipper._state import ClipState
-from ignite_lr.clipper._step_orders import unscales
+from ignite_lr.clipper._gradients import Gradients, measured, names_of
+from ignite_lr.clipper._on_device import OnDevice
+from ignite_lr.clipper._on_host import OnHost
+from ignite_lr.clipper._picture import HEIGHT, WIDTH, grad_norm_curve
+from ignite_lr.clipper._report import ENOUGH, FULL, TOO_OFTEN, ClipReport, line, lower_the_rate, reported, too_often
+from ignite_lr.clipper._state import HISTOGRAM_EDGES, STRETCH, ClipRule, ClipState, OnNonfinite
+from ignite_lr.clipper._step_orders import StepOrders, unscales
+from ignite_lr.core.arguments import Text, check_optimizer, check_trainer
+from ignite_lr.core.attachment import Attachment
+from ignite_lr.core.figure import png
 from ignite_lr.core.host import Readback
-from ignite_lr.core.updates import Phase, Subscription, Updates
+from ignite_lr.core.updates import Phase, Updates
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
-__all__ = ["ClipReport", "GradNormClipper"]
+__all__ = ["GradNormClipper"]
 
 # on a device the share is looked at every so many steps, and the answer taken at the next look
 _LOOK_EVERY = 100
@@ -52,26 +47,29 @@ class GradNormClipper:
 
     Before each update the global norm of the gradients joins a window of the last ``window`` norms; where it is above
     the percentile of that window, all gradients are multiplied by ``threshold / norm``. So the threshold follows the
-    training, and about ``1 - percentile / 100`` of the updates are clipped while the norms are stationary.
+    training, and about ``1 - percentile / 100`` of the updates are clipped while the norms are stationary. An update
+    that is not counted as clipped keeps every bit of its gradients; one that is gets what ``clip_grad_norm_`` makes of
+    them. Norms of exactly zero and norms that are not finite are counted apart and never enter the window.
 
     Works between ``backward()`` and the update, whatever training step there is: with gradient accumulation, with
-    ``GradScaler`` (a step it skips is no update), under DDP, with FSDP2. A fused optimizer is left to do the
-    multiplication itself, through its ``grad_scale``, which saves a pass over the gradients.
+    ``GradScaler`` (a step it skips is no update), under DDP, with FSDP2. The update must be made inside the trainer's
+    process function: one made in an event handler is not seen. A fused optimizer is left to do the multiplication
+    itself, through its ``grad_scale``, which saves a pass over the gradients.
 
     Args:
         optimizer: whose gradients are clipped.
         percentile: 0 to 100. 90 limits the exceptional norms (the Tuning Playbook's start); AutoClip uses 10.
         window: how many of the last norms count, at least 1; None for all.
         warmup_updates: nothing is clipped before more norms than this.
-        max_norm: a ceiling beside the percentile, in the unit of the norm, positive.
-        norm_type: the p of the norm, positive, may be ``inf``.
+        max_norm: a ceiling beside the percentile, in the unit of the norm, positive; a number or a 0-d tensor.
+        norm_type: the p of the norm, positive; ``inf`` or ``"inf"`` for the largest element.
         on_nonfinite: what happens to an update whose norm is not finite. ``"count"``: it is counted and otherwise
-            treated as ``clip_grad_norm_`` would. ``"skip"``: the step changes nothing, exactly: on CUDA a fused
-            optimizer skips on the device (``found_inf``), from any other the gradients are set aside for the step.
-            ``"raise"``: ``RuntimeError`` before the step. On CUDA "raise", and "skip" with an optimizer that is not
-            fused, read one value on the host each update.
-        per_group: clip each parameter group by a window of its own. The metrics are then of all groups together:
-            the threshold is the norm of the groups' thresholds, and an update is clipped if a group was.
+            treated as ``clip_grad_norm_`` would. ``"skip"``: the step is not taken, and the optimizer is left exactly
+            as it was: on CUDA a fused optimizer skips on the device (``found_inf``). ``"raise"``: ``RuntimeError``
+            before the step. On CUDA "raise", and "skip" with an optimizer that is not fused, read one value on the host
+            each update.
+        per_group: clip each parameter group by a window of its own. The threshold is then the norm of the groups'
+            thresholds, an update is clipped if a group was, and the metrics are there of each group too.
         enabled: False only measures and reports.
         name: put before the keys in ``trainer.state.metrics``, with an underscore; needed for several clippers on one
             trainer.
@@ -102,41 +100,50 @@ class GradNormClipper:
         window: int | None = 1000,
         *,
         warmup_updates: int = 0,
-        max_norm: float | None = None,
-        norm_type: float = 2.0,
+        max_norm: float | torch.Tensor | None = None,
+        norm_type: float | str = 2.0,
         on_nonfinite: OnNonfinite = "count",
         per_group: bool = False,
         enabled: bool = True,
         name: str = "",
     ) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}.")
-        rule = ClipRule.checked(percentile, window, warmup_updates, max_norm)
-        check_positive("norm_type", norm_type)
-        if not isinstance(on_nonfinite, str) or on_nonfinite not in get_args(OnNonfinite):
-            raise ValueError(f"on_nonfinite must be one of {get_args(OnNonfinite)}, got {on_nonfinite!r}.")
-        for argument, flag in (("per_group", per_group), ("enabled", enabled)):
-            if not isinstance(flag, bool):
-                raise TypeError(f"{argument} must be a bool, got {type(flag).__name__}: {flag!r}.")
-        if not isinstance(name, str):
-            raise TypeError(f"name must be a str, got {type(name).__name__}: {name!r}.")
-        self.optimizer = optimizer
-        self.name = name
-        self._clipping = UpdateClipping(optimizer, rule, float(norm_type), on_nonfinite, per_group, enabled)
+        self.optimizer = check_optimizer(optimizer)
+        self._rule = ClipRule.checked(
+            percentile=percentile,
+            window=window,
+            warmup_updates=warmup_updates,
+            max_norm=max_norm,
+            norm_type=norm_type,
+            on_nonfinite=on_nonfinite,
+            per_group=per_group,
+            enabled=enabled,
+        )
+        self.name = Text().check("name", name) or ""
+        if 0 < self._rule.percentile <= 1:
+            _warn(
+                f"percentile={percentile} is close to the smallest of all norms, so nearly every update would be "
+                f"clipped. Percentiles go from 0 to 100: write percentile={100 * self._rule.percentile:g} for that "
+                f"share of the norms, and percentile=100.0, max_norm={percentile} for what "
+                f"clip_grad_norm_(parameters, {percentile}) does."
+            )
+        self._orders = StepOrders(optimizer)
+        self._story: OnHost | OnDevice = OnHost(self._rule, self._orders, ClipState())
         self._attached = 0
-        self._warned = False
-        self._looks = 0
+        # a low percentile is meant to clip most updates
+        self._watchful = self._rule.enabled and self._rule.percentile >= 50
         self._look: tuple[Readback, int] | None = None
 
     @property
     def metrics(self) -> dict[str, torch.Tensor]:
         """``grad_norm`` (unclipped), ``clip_threshold``, ``clip_frequency`` (of the last ``window`` updates).
 
-        Those of the last update, as 0-d tensors on the device of the gradients, fresh for each; empty before any.
+        Those of the last update, as 0-d tensors on the device of the gradients, fresh for each; empty before any. With
+        ``per_group`` also ``grad_norm/<group>`` and ``clip_threshold/<group>``, by the groups' ``"name"``, else
+        ``group_<i>``. An update without gradients has the norm 0.
         """
-        return self._clipping.metrics
+        return self._story.metrics
 
-    def attach(self, trainer: Engine) -> ClipperAttachment:
+    def attach(self, trainer: Engine) -> Attachment:
         """Clip the updates that ``trainer`` makes.
 
         Args:
@@ -149,9 +156,7 @@ class GradNormClipper:
             RuntimeError: if it is attached to this trainer already.
             ValueError: if another clipper of the same ``name`` is attached to this trainer.
         """
-        if not isinstance(trainer, Engine):
-            raise TypeError(f"trainer must be an ignite Engine, got {type(trainer).__name__}.")
-        names = _names.setdefault(trainer, WeakValueDictionary())
+        names = _names.setdefault(check_trainer(trainer), WeakValueDictionary())
         if names.get(self.name, self) is not self:
             raise ValueError(
                 f"name must differ between the clippers of one trainer, and {self.name!r} is taken: "
@@ -162,15 +167,16 @@ class GradNormClipper:
             self,
             Phase.PROTECT,
             before=partial(self._clip, updates),
-            launched=self._clipping.fused.undo,
+            launched=self._orders.undo,
             completed=partial(self._publish, updates),
         )
         names[self.name] = self
-        # only these leave something on the optimizer for the time of the step
-        if self._clipping.on_nonfinite == "skip" or unscales(self.optimizer):
-            self._clipping.fused.guard()
+        # only these leave something on the optimizer for the time of the step, or end the step
+        if self._rule.on_nonfinite == "skip" or unscales(self.optimizer):
+            self._orders.guard()
         self._attached += 1
-        return ClipperAttachment(self, subscription, names)
+        what = f"GradNormClipper on {type(self.optimizer).__name__}"
+        return Attachment(what, subscription.remove, partial(self._detached, names))
 
     def __call__(self, engine: Engine) -> None:
         """Say that a clipper is attached, not added as an event handler: by then the update is done."""
@@ -181,71 +187,49 @@ class GradNormClipper:
 
     def report(self) -> ClipReport:
         """What has been clipped so far. Reads from the device, where the norms are there."""
-        state = self._clipping.state()
-        norms = state.windows[0].norms if state.windows else np.zeros(0, np.float32)
-        frequency = state.clipped / state.updates if state.updates else 0.0
-        counted = len(state.decisions)
-        recent_frequency = float(state.decisions.mean()) if counted else 0.0
-        weighed, over = judged(recent_frequency, counted, state.clipped, state.updates)
-        return ClipReport(
-            updates=state.updates,
-            clipped=state.clipped,
-            frequency=frequency,
-            recent_frequency=recent_frequency,
-            nominal_frequency=1 - self._clipping.rule.percentile / 100,
-            threshold=state.threshold,
-            norm_quantiles=quantiles(norms),
-            nonfinite=state.nonfinite,
-            skipped=state.skipped,
-            advice=advise(
-                updates=state.updates,
-                skipped=state.skipped,
-                nonfinite=state.nonfinite,
-                frequency=weighed,
-                counted=over,
-                percentile=self._clipping.rule.percentile,
-                excess=_excess(state, over),
-                norms=norms,
-            ),
-        )
+        return reported(self._story.state(), self._rule, self.name)
 
     def histogram(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """The unclipped finite norms of all updates, in logarithmic bins.
+        """The unclipped norms of all updates, finite and above 0, in logarithmic bins.
 
         Returns:
             the edges, shape (n + 1,), and the counts, shape (n,), from the first bin that is not empty to the last.
         """
-        counts = self._clipping.state().histogram
-        occupied = np.flatnonzero(counts)
-        first, last = (occupied[0], occupied[-1]) if len(occupied) else (0, 0)
-        return HISTOGRAM_EDGES[first : last + 2].copy(), counts[first : last + 1].copy()
+        return _occupied(self._story.state())
 
-    def plot(self, title: str | None = None) -> Figure:
+    def plot(self, ax: Axes | None = None, title: str | None = None) -> Axes:
         """Draw norms and thresholds of up to 4,096 last updates, and the histogram of the norms of all.
 
         Args:
+            ax: axes for the norms, with the histogram at their right; None for a new figure.
             title: of the picture.
 
         Returns:
-            a Matplotlib figure; ``plot().savefig("grad_norm.png")`` writes it.
+            the axes of the norms; ``plot().figure.savefig("grad_norm.png")`` writes the picture.
+
+        Raises:
+            ModuleNotFoundError: without Matplotlib.
         """
-        state = self._clipping.state()
-        norms, thresholds, clipped = state.stretch.T.astype(np.float64)
-        edges, counts = self.histogram()
-        figure: Figure = grad_norm_curve(
-            list(norms),
-            list(np.where(np.isinf(thresholds), np.nan, thresholds)),
-            list(clipped > 0),
-            list(edges),
-            list(counts),
+        state = self._story.state()
+        edges, counts = _occupied(state)
+        norms, thresholds = state.norms[-STRETCH:], state.thresholds[-STRETCH:]
+        return grad_norm_curve(
+            norms,
+            np.where(np.isinf(thresholds), np.nan, thresholds),
+            state.decisions[-STRETCH:],
+            edges,
+            counts,
             title=title,
             first_update=state.updates - len(norms),
+            ax=ax,
         )
-        return figure
+
+    def _repr_png_(self) -> bytes | None:
+        return png(self.plot, WIDTH, HEIGHT)
 
     def state_dict(self) -> dict[str, Any]:
-        """Window, counters and histogram as numbers and CPU tensors."""
-        return self._clipping.state().to_dict()
+        """Window, counters and histogram as numbers and lists of numbers."""
+        return self._story.state().to_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on where the clipper that was saved stood.
@@ -256,12 +240,47 @@ class GradNormClipper:
             TypeError: if it is no mapping, or an entry is of another type.
             ValueError: if an entry is missing or cannot be true.
         """
-        self._clipping.load(ClipState.from_dict(state_dict))
+        self._story = OnHost(self._rule, self._orders, ClipState.from_dict(state_dict))
         self._look = None
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or what is unpickled, is a clipper that is attached nowhere."""
         return {**vars(self), "_attached": 0, "_look": None}
+
+    def _clip(self, updates: Updates) -> None:
+        """Before an update: the norm, the threshold, the clipping and the record of it."""
+        if updates.closure is not None:
+            raise RuntimeError(
+                "GradNormClipper cannot clip a step that is given a closure, as LBFGS is: the gradients are computed "
+                "inside the step, after the last moment at which they could be clipped."
+            )
+        self._orders.undo()  # what a step that raised may have left where it was called around the guard
+        rule = self._rule
+        with torch.no_grad():
+            gradients = measured(self.optimizer, rule.norm_type, rule.per_group)
+            names = names_of(self.optimizer) if rule.per_group else ()
+            self._story_of(gradients).clip(gradients, names, partial(self._leave, updates))
+        if self._watchful:
+            self._look_at_frequency()
+
+    def _story_of(self, gradients: Gradients) -> OnHost | OnDevice:
+        """The story told where the gradients are; an update without any is told where the others were."""
+        story, device = self._story, gradients.whole.device
+        if not gradients.parts:
+            return story
+        if reads_freely(device):
+            if not isinstance(story, OnHost):
+                self._story = OnHost(self._rule, self._orders, story.state())
+        elif not isinstance(story, OnDevice) or story.device != device:
+            self._story = OnDevice(self._rule, self._orders, story.state(), device)
+        return self._story
+
+    def _leave(self, updates: Updates) -> None:
+        """Have the coming step not be taken."""
+        updates.skip()
+        if self._orders.guards:
+            updates.after_step()  # the step that is left comes to no other end
+        self._orders.skip()
 
     def _publish(self, updates: Updates) -> None:
         trainer = updates.trainer
@@ -270,80 +289,58 @@ class GradNormClipper:
             for key, value in self.metrics.items():
                 trainer.state.metrics[prefix + key] = value
 
-    def _clip(self, updates: Updates) -> None:
-        if updates.closure is not None:
-            raise RuntimeError(
-                "GradNormClipper cannot clip a step that is given a closure, as LBFGS is: the gradients are computed "
-                "inside the step, after the last moment at which they could be clipped."
-            )
-        self._clipping.fused.undo()  # what a step that raised may have left where it was called around the guard
-        self._clipping.clip(updates.skip)
-        if not self._warned:
-            self._look_at_frequency()
+    def _detached(self, names: WeakValueDictionary[str, GradNormClipper]) -> None:
+        if names.get(self.name) is self:
+            del names[self.name]
+        self._attached -= 1
+        if not self._attached:
+            self._orders.unguard()
 
     def _look_at_frequency(self) -> None:
         """Warn once about too many clipped updates; without waiting for a device."""
-        record = self._clipping.record
-        percentile = self._clipping.rule.percentile
-        if isinstance(record, ClipRecord):
-            frequency, counted = judged(record.recent_frequency, record.recent_updates, record.clipped, record.updates)
-            # the line is never below one half, and seldom worth its square root
-            if frequency > TOO_OFTEN and frequency > line(percentile, counted):
-                self._warn(frequency, _excess(record.state(), counted))
+        story, rule = self._story, self._rule
+        if isinstance(story, OnHost):
+            if story.updates % ENOUGH == 0 and max(story.recent_frequency, story.frequency) > TOO_OFTEN:
+                self._say(too_often(story.state(), rule))
             return
-        self._looks += 1
-        if self._looks % _LOOK_EVERY or (record.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        if story.steps % _LOOK_EVERY or (story.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
             return
         # the share is sent over now, and what was sent the last time has long arrived
         if self._look is not None:
-            frequency, counted = self._look[0].value(), self._look[1]
-            if frequency > line(percentile, counted):
-                self._warn(frequency, math.nan)
-        # updates are no more than steps; with fewer the line would be a little higher
-        window = self._clipping.rule.window or self._looks
-        self._look = (Readback(record.recent_frequency()), min(window, self._looks))
+            share, counted = self._look[0].value(), self._look[1]
+            if share > line(rule.percentile, counted, len(self.optimizer.param_groups) if rule.per_group else 1):
+                self._say(lower_the_rate(share, "recent"))
+        # as too_often() does: before the window has been full for a while, only the ceiling tells
+        window = rule.window or FULL
+        told = story.recent_frequency() if story.steps >= 2 * window else story.frequency_at_the_ceiling()
+        self._look = (Readback(told), min(rule.window or story.steps, story.steps))
 
-    def _warn(self, frequency: float, excess: float) -> None:
-        self._warned = True
-        warnings.warn(too_often(frequency, excess), stacklevel=2)
-
-
-def _excess(state: ClipState, updates: int) -> float:
-    """How far the typical norm of the last updates exceeds its threshold."""
-    norms, thresholds, _ = state.stretch[max(len(state.stretch) - updates, 0) :].T
-    return typical_excess(norms, thresholds)
+    def _say(self, sentence: str) -> None:
+        if sentence:
+            self._watchful = False
+            who = f"GradNormClipper {self.name!r}" if self.name else "GradNormClipper"
+            _warn(f"{who} on {type(self.optimizer).__name__}: {sentence}")
 
 
-class ClipperAttachment:
-    """What ties a clipper to a trainer: ``remove()`` undoes it. Also a context manager."""
+def reads_freely(device: torch.device) -> bool:
+    """Whether the host reads values on this device without waiting for anything."""
+    return device.type == "cpu"
 
-    def __init__(
-        self,
-        clipper: GradNormClipper,
-        subscription: Subscription,
-        names: WeakValueDictionary[str, GradNormClipper],
-    ) -> None:
-        self._clipper = clipper
-        self._subscription = subscription
-        self._names = names
-        self._removed = False
 
-    def remove(self) -> None:
-        """Take the clipper off the trainer and its optimizer. Idempotent."""
-        if self._removed:
-            return
-        self._removed = True
-        self._subscription.remove()
-        if self._names.get(self._clipper.name) is self._clipper:
-            del self._names[self._clipper.name]
-        self._clipper._attached -= 1
-        if not self._clipper._attached:
-            self._clipper._clipping.fused.unguard()
+def _occupied(state: ClipState) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    bins = np.flatnonzero(state.histogram)
+    first, last = (bins[0], bins[-1]) if len(bins) else (0, 0)
+    return HISTOGRAM_EDGES[first : last + 2].copy(), state.histogram[first : last + 1].copy()
 
-    def __enter__(self) -> ClipperAttachment:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.remove()
+_NOT_THE_USERS = tuple(
+    str(Path(package.__file__ or "").parent) for package in (sys.modules["ignite_lr"], ignite, torch)
+)
+
+
+def _warn(message: str) -> None:
+    """Warn at the first line outside this package, Ignite and PyTorch."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)

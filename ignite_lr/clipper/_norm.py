@@ -19,6 +19,9 @@ import torch
 __all__ = ["global_norm", "is_distributed", "norm_of_norms", "plain", "scale_"]
 
 _HALF = (torch.float16, torch.bfloat16)
+# powers that gradients of a sensible size do not take out of float32; with others it may happen to 1e-5
+_SAFE = (1.0, 2.0, math.inf)
+_LEAST_POWER, _LARGEST_POWER = 1e-30, 1e30
 _DTYPE, _LAYOUT = attrgetter("dtype"), attrgetter("layout")
 
 
@@ -119,6 +122,8 @@ def _local_norm(tensors: Sequence[torch.Tensor], norm_type: float, device: torch
     for place, dtype, group in _alike(tensors):
         wide = torch.float32 if dtype in _HALF else None
         parts = torch._foreach_norm(group, norm_type, wide) if wide else torch._foreach_norm(group, norm_type)
+        if norm_type not in _SAFE:
+            parts = tuple(_in_range(parts, group, norm_type))
         if place == device:
             norms.extend(parts)
         else:
@@ -127,6 +132,19 @@ def _local_norm(tensors: Sequence[torch.Tensor], norm_type: float, device: torch
     if not norms:
         return torch.zeros((), device=device)
     return _norm(torch.stack(norms), norm_type)
+
+
+def _in_range(norms: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor], norm_type: float) -> list[torch.Tensor]:
+    """These norms of these tensors, and those whose powers leave the range of a float from parts of the largest."""
+    inside = []
+    for norm, tensor in zip(norms, tensors, strict=True):
+        sizes = tensor.abs().to(norm.dtype)
+        largest = sizes.max() if sizes.numel() else norm
+        unit = torch.where((largest > 0) & torch.isfinite(largest), largest, 1.0)
+        scaled = torch.linalg.vector_norm(sizes / unit, norm_type) * unit
+        power = unit**norm_type
+        inside.append(torch.where((power > _LEAST_POWER) & (power < _LARGEST_POWER), norm, scaled))
+    return inside
 
 
 # Models have hundreds of gradients, nearly always all of one kind: what a model costs is decided by these two. Sets of
@@ -158,7 +176,7 @@ def _moved(scalar: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def _norm(vector: torch.Tensor, norm_type: float) -> torch.Tensor:
     norm: torch.Tensor = torch.linalg.vector_norm(vector, norm_type)
-    return norm
+    return norm if norm_type in _SAFE else _in_range([norm], [vector], norm_type)[0]
 
 
 def _reduce(norm: torch.Tensor, mesh: Any, dimensions: tuple[int, ...], norm_type: float) -> torch.Tensor:

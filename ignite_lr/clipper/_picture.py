@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from ignite_lr.core.figure import BLACK, BLUE, RED, SKY, dress, figure
+from ignite_lr.core.figure import BLACK, BLUE, RED, SKY, axes, dress
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
-__all__ = ["grad_norm_curve"]
+__all__ = ["HEIGHT", "WIDTH", "grad_norm_curve"]
+
+#: inches
+WIDTH, HEIGHT = 9.0, 4.0
 
 
 def grad_norm_curve(
-    norms: Sequence[float],
-    thresholds: Sequence[float],
-    clipped: Sequence[bool],
-    histogram_edges: Sequence[float],
-    histogram_counts: Sequence[float],
+    norms: npt.ArrayLike,
+    thresholds: npt.ArrayLike,
+    clipped: npt.ArrayLike,
+    histogram_edges: npt.ArrayLike,
+    histogram_counts: npt.ArrayLike,
     title: str | None = None,
     first_update: int = 0,
-) -> Figure:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw gradient norms before clipping with the threshold, and their histogram.
 
     Args:
@@ -35,18 +39,19 @@ def grad_norm_curve(
         histogram_counts: how many norms lie in each bin.
         title: over the picture.
         first_update: the number of the first update drawn.
+        ax: where to draw, the histogram at its right; None for a new figure.
 
     Returns:
-        the figure.
+        the axes of the norms.
     """
-    picture = figure(9.0, 4.0)
-    curve, histogram = picture.subplots(1, 2, width_ratios=(3, 1))
-    x = np.arange(first_update, first_update + len(norms))
-    y = np.asarray(norms, dtype=np.float64)
+    curve = axes(ax, title, width=WIDTH, height=HEIGHT)
+    histogram = curve.inset_axes((1.06, 0.0, 0.3, 1.0))
+    y, limits = np.asarray(norms, dtype=np.float64), np.asarray(thresholds, dtype=np.float64)
+    x = np.arange(first_update, first_update + len(y))
     hit = np.asarray(clipped, dtype=bool)
     finite = np.isfinite(y) & (y > 0)
     curve.plot(x, np.where(np.isfinite(y), y, np.nan), color=BLUE, linewidth=0.9, label="norm before clipping")
-    curve.plot(x, thresholds, color=BLACK, linewidth=1.5, label="threshold")
+    curve.plot(x, limits, color=BLACK, linewidth=1.5, label="threshold")
     share = f" ({hit.mean():.1%})" if len(hit) else ""
     curve.plot(x[hit & finite], y[hit & finite], ".", color=RED, markersize=4, label=f"clipped{share}")
     dress(curve, title, "update", "gradient norm")
@@ -64,8 +69,9 @@ def grad_norm_curve(
         widths = np.diff(edges)
         if edges[0] > 0 and widths.max() > 5 * widths.min():
             histogram.set_xscale("log")
-        last = next((float(t) for t in reversed(thresholds) if math.isfinite(t)), None)
-        if last is not None and edges[0] <= last <= edges[-1]:
+        finite_limits = limits[np.isfinite(limits)]
+        last = finite_limits[-1] if len(finite_limits) else math.nan
+        if edges[0] <= last <= edges[-1]:
             histogram.axvline(last, color=BLACK, linewidth=1.5)
     dress(histogram, None, "gradient norm", "updates")
-    return picture
+    return curve

@@ -1,14 +1,21 @@
-"""What a clipper has done, in numbers of the host, and what follows from them."""
+"""What a clipper has done, in numbers of the host, and what follows from them.
+
+A pure function of the rule and the record. Every sentence is derived from figures that the report prints beside it, or
+it is not said.
+"""
 
 from __future__ import annotations
 
+import html
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ENOUGH", "TOO_OFTEN", "ClipReport", "advise", "judged", "line", "quantiles", "too_often", "typical_excess"]
+from ignite_lr.clipper._state import ClipRule, ClipState
+
+__all__ = ["ENOUGH", "FULL", "TOO_OFTEN", "ClipReport", "advice", "line", "lower_the_rate", "reported", "too_often"]
 
 #: Above this share of clipped updates the learning rate is too high: Deep Learning Tuning Playbook, "How can
 #: optimization failures be debugged and mitigated?".
@@ -17,6 +24,8 @@ TOO_OFTEN = 0.5
 _DRIFT = 1.5
 #: fewer updates than this say nothing
 ENOUGH = 20
+#: where all norms are kept, a window that never fills: from here on the thresholds are taken seriously
+FULL = 1000
 
 
 @dataclass(frozen=True)
@@ -30,11 +39,13 @@ class ClipReport:
         recent_frequency: the same over the last ``window`` updates.
         nominal_frequency: ``1 - percentile / 100``, the frequency to expect of stationary norms.
         threshold: that of the last update; ``inf`` where nothing is limited, as before any update.
-        norm_quantiles: norm at the percentiles 50, 90, 99 and at ``"max"`` of the unclipped finite norms in the window;
-            ``nan`` before any.
+        norm_quantiles: norm at the percentiles 50, 90, 99 and at ``"max"`` of the unclipped norms in the window, which
+            are finite and not zero; ``nan`` before any.
         nonfinite: steps whose norm was not finite.
-        skipped: those of them that the clipper made change nothing.
+        zero: updates whose norm was exactly 0; an update without any gradient is none of them.
+        skipped: steps that the clipper kept from being taken, for their norm.
         advice: what follows, in words.
+        name: that of the clipper.
 
     Example:
         >>> import torch
@@ -53,50 +64,63 @@ class ClipReport:
     threshold: float
     norm_quantiles: dict[int | str, float]
     nonfinite: int
+    zero: int
     skipped: int
     advice: str
+    name: str = ""
 
     def __str__(self) -> str:
         quantiles = ", ".join(f"{name}: {value:.4g}" for name, value in self.norm_quantiles.items())
         return (
-            f"{self.clipped} of {self.updates} updates clipped ({self.frequency:.1%}, recently "
-            f"{self.recent_frequency:.1%}, nominally {self.nominal_frequency:.1%}) at threshold {self.threshold:.4g}\n"
+            f"{self.name}{': ' if self.name else ''}{self.clipped} of {self.updates} updates clipped "
+            f"({self.frequency:.1%}, recently {self.recent_frequency:.1%}, nominally {self.nominal_frequency:.1%}) "
+            f"at threshold {self.threshold:.4g}\n"
             f"norm percentiles {quantiles}\n"
-            f"{self.nonfinite} norms not finite, {self.skipped} steps skipped for it\n"
+            f"{self.nonfinite} norms not finite, {self.skipped} steps skipped for it; {self.zero} norms exactly zero\n"
             f"{self.advice}"
         )
 
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
-def quantiles(norms: npt.NDArray[np.float32]) -> dict[int | str, float]:
+
+def reported(state: ClipState, rule: ClipRule, name: str) -> ClipReport:
+    """The report on a record that was kept by this rule."""
+    return ClipReport(
+        updates=state.updates,
+        clipped=state.clipped,
+        frequency=_frequency(state),
+        recent_frequency=_recent_frequency(state, rule),
+        nominal_frequency=1 - rule.percentile / 100,
+        threshold=state.threshold,
+        norm_quantiles=quantiles(state.windows[0] if state.windows else np.zeros(0)),
+        nonfinite=state.nonfinite,
+        zero=state.zero,
+        skipped=state.skipped,
+        advice=advice(state, rule),
+        name=name,
+    )
+
+
+def quantiles(norms: npt.NDArray[np.float64]) -> dict[int | str, float]:
     """The percentiles that a report shows, of finite norms.
 
     Example:
-        >>> quantiles(np.float32([1.0, 2.0, 3.0]))["max"]
+        >>> quantiles(np.array([1.0, 2.0, 3.0]))["max"]
         3.0
     """
     if not len(norms):
         return {50: math.nan, 90: math.nan, 99: math.nan, "max": math.nan}
-    at = [float(value) for value in np.percentile(norms.astype(np.float64), (50, 90, 99, 100))]
+    at = [float(value) for value in np.percentile(norms, (50, 90, 99, 100))]
     return dict(zip((50, 90, 99, "max"), at, strict=True))
 
 
-def judged(recent_frequency: float, recent_updates: int, clipped: int, updates: int) -> tuple[float, int]:
-    """The clip frequency to judge by, and over how many updates: a short window is too few.
-
-    Example:
-        >>> judged(0.4, 5, 10, 100)
-        (0.1, 100)
-    """
-    if recent_updates >= ENOUGH or not updates:
-        return recent_frequency, recent_updates
-    return clipped / updates, updates
-
-
-def line(percentile: float, updates: int) -> float:
+def line(percentile: float, updates: int, groups: int = 1) -> float:
     """The clip frequency above which the learning rate is too high, over this many updates.
 
-    One half, and for percentiles near 50 as much more as chance makes of it: four standard deviations of a binomial.
-    A percentile below 50 is meant to clip most updates, and too few updates say nothing; then there is no line.
+    One half, and where chance alone comes near it as much more as chance makes of it: four standard deviations of a
+    binomial. An update counts as clipped if one of its groups was. A percentile below 50 is meant to clip most updates,
+    and too few updates say nothing; then there is no line.
 
     Example:
         >>> line(90.0, 1000), round(line(50.0, 1000), 3), line(10.0, 1000)
@@ -104,83 +128,104 @@ def line(percentile: float, updates: int) -> float:
     """
     if percentile < 50 or updates < ENOUGH:
         return math.inf
-    nominal = 1 - percentile / 100
+    nominal = 1 - (percentile / 100) ** groups
     return max(TOO_OFTEN, nominal + 4 * math.sqrt(nominal * (1 - nominal) / updates))
 
 
-def typical_excess(norms: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32]) -> float:
-    """The median of norm / threshold, each norm with the threshold that it met; ``nan`` where none is finite.
+def too_often(state: ClipState, rule: ClipRule) -> str:
+    """What to do where too many updates are clipped; nothing where they are not.
 
-    The present threshold would not do for all norms: as their percentile it lies above most of them.
-
-    Example:
-        >>> typical_excess(np.float32([2.0, 4.0, 8.0]), np.float32([1.0, 2.0, 2.0]))
-        2.0
+    Judged by the last ``window`` updates, by all of them where that is too few or where all norms are kept. While the
+    window was not full, a norm above its percentile may only be one of many that rise at the start, so such a clip
+    counts only where it was the ceiling that clipped.
     """
-    judged = np.isfinite(norms) & np.isfinite(thresholds) & (thresholds > 0)
-    if not judged.any():
-        return math.nan
-    return float(np.median(norms[judged].astype(np.float64) / thresholds[judged]))
+    window = rule.window
+    lately = window is not None and min(window, len(state.decisions)) >= ENOUGH
+    frequency = _recent_frequency(state, rule) if lately else _frequency(state)
+    last = slice(-window if lately and window else None, None)
+    norms, thresholds, clipped = state.norms[last], state.thresholds[last], state.decisions[last]
+    number = np.arange(state.updates - len(norms), state.updates)
+    groups = max(len(state.windows) - 1, 1)
+    telling = clipped & ((number >= (window or FULL)) | ((thresholds >= rule.max_norm) & (groups == 1)))
+    share = float(telling.mean()) if len(telling) else 0.0
+    if share <= line(rule.percentile, len(telling), groups) or round(frequency, 3) <= TOO_OFTEN:
+        return ""
+    excess = float(np.median(norms[telling] / thresholds[telling]))
+    return lower_the_rate(frequency, "recent" if lately else "all", excess)
 
 
-def too_often(frequency: float, excess: float) -> str:
-    """The advice for too many clipped updates, with a factor from how far the norms exceed their thresholds."""
-    advice = f"{frequency:.0%} of recent updates were clipped; above {TOO_OFTEN:.0%} lower the learning rate instead"
-    if math.isfinite(excess) and excess > 1:
-        return f"{advice}: the typical norm is {excess:.3g} times the threshold, so try 1/{excess:.3g} of it."
-    return f"{advice}."
-
-
-def advise(
-    *,
-    updates: int,
-    skipped: int,
-    nonfinite: int,
-    frequency: float,
-    counted: int,
-    percentile: float,
-    excess: float,
-    norms: npt.NDArray[np.float32],
-) -> str:
-    """What follows from the counts of a clipper.
+def lower_the_rate(frequency: float, which: str, excess: float = math.nan) -> str:
+    """The sentence about too many clipped updates.
 
     Args:
-        updates: optimizer updates.
-        skipped: steps skipped for their norm, which are no updates.
-        nonfinite: steps whose norm was not finite.
-        frequency: share of recent updates that were clipped, 0 to 1.
-        counted: over how many updates.
-        percentile: the one clipped at, 0 to 100.
-        excess: norm / threshold of the typical one of these updates, see :func:`typical_excess`.
-        norms: unclipped finite norms of recent updates, oldest first.
-
-    Returns:
-        one sentence or more.
+        frequency: how many were clipped, 0 to 1.
+        which: updates it was.
+        excess: norm / threshold of the typical clipped one; left out where it is not known or no different from 1.
 
     Example:
-        >>> advise(updates=100, skipped=0, nonfinite=0, frequency=0.1, counted=100, percentile=90.0, excess=0.5,
-        ...        norms=np.ones(100, np.float32))
-        'Nothing to change.'
+        >>> lower_the_rate(0.8, "recent", 4.0)[63:]
+        'among those the typical norm is 4 times the threshold, so try 1/4 of it.'
     """
-    steps = updates + skipped
-    if not steps:
+    said = f"{frequency:.1%} of {which} updates were clipped; above {TOO_OFTEN:.0%} lower the learning rate instead"
+    factor = f"{excess:.3g}"
+    if not float(factor) > 1:
+        return f"{said}."
+    return f"{said}: among those the typical norm is {factor} times the threshold, so try 1/{factor} of it."
+
+
+def advice(state: ClipState, rule: ClipRule) -> str:
+    """What follows from the record of a clipper, in one sentence or more.
+
+    Example:
+        >>> advice(ClipState(), ClipRule())
+        'No update yet.'
+    """
+    if not state.updates + state.skipped:
         return "No update yet."
-    sentences = []
-    if frequency > line(percentile, counted):
-        sentences.append(too_often(frequency, excess))
-    if len(norms) >= ENOUGH:
-        older, newer = np.array_split(norms.astype(np.float64), 2)
-        before, after = float(np.median(older)), float(np.median(newer))
-        if max(before, after) > _DRIFT * min(before, after):
-            rising = after > before
-            sentences.append(
-                f"The norms are {'rising' if rising else 'falling'} (median {before:.3g}, then {after:.3g}), so "
-                f"{'more' if rising else 'fewer'} updates are clipped than {1 - percentile / 100:.0%}; a shorter "
-                "window follows them sooner."
-            )
-    if nonfinite:
-        sentences.append(
-            f"{nonfinite / steps:.1%} of the norms were not finite: lower the learning rate or look for an overflow; "
-            'on_nonfinite="skip" keeps such a step from the weights.'
-        )
-    return " ".join(sentences) or "Nothing to change."
+    sentences = (too_often(state, rule), _drift(state, rule), _not_finite(state))
+    return " ".join(filter(None, sentences)) or "Nothing to change."
+
+
+def _drift(state: ClipState, rule: ClipRule) -> str:
+    """Whether norms that rise or fall make more or fewer updates clipped than the percentile says."""
+    if not rule.enabled or len(state.windows) != 1 or state.threshold >= rule.max_norm:
+        return ""  # it is not the percentile that decides
+    norms = state.windows[0]
+    if len(norms) < ENOUGH or state.seen[0] - len(norms) < rule.warmup_updates:
+        return ""
+    before, after = (float(np.median(half)) for half in np.array_split(norms, 2))
+    if max(before, after) <= _DRIFT * min(before, after):
+        return ""
+    # as they are printed
+    nominal = round(1 - rule.percentile / 100, 3)
+    frequencies = [round(frequency, 3) for frequency in (_frequency(state), _recent_frequency(state, rule))]
+    if after > before and min(frequencies) > nominal:
+        way, more = "rising", "more"
+    elif after < before and max(frequencies) <= nominal / 2 and nominal:
+        way, more = "falling", "fewer"
+    else:
+        return ""
+    return (
+        f"The norms are {way} (median {before:.3g}, then {after:.3g}), so {more} updates are clipped than "
+        f"{100 * nominal:.3g}%; a shorter window follows them sooner."
+    )
+
+
+def _not_finite(state: ClipState) -> str:
+    if not state.nonfinite:
+        return ""
+    share = state.nonfinite / (state.updates + state.skipped)
+    said = f"{share:.1%}" if share >= 0.0005 else "Less than 0.1%"
+    rest = "" if state.skipped else '; on_nonfinite="skip" keeps such a step from the weights'
+    return f"{said} of the norms were not finite: lower the learning rate or look for an overflow{rest}."
+
+
+def _frequency(state: ClipState) -> float:
+    return state.clipped / state.updates if state.updates else 0.0
+
+
+def _recent_frequency(state: ClipState, rule: ClipRule) -> float:
+    if rule.window is None:
+        return _frequency(state)
+    decisions = state.decisions[-rule.window :]
+    return float(decisions.mean()) if len(decisions) else 0.0

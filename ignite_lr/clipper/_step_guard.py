@@ -11,7 +11,7 @@ import functools
 import types
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.optim import Optimizer
@@ -19,6 +19,11 @@ from torch.optim import Optimizer
 __all__ = ["StepGuard"]
 
 _ABSENT = object()
+
+
+class _StepLeft(BaseException):
+    """Leaves a step from within one of its hooks; past ``except Exception`` of a wrapper around the optimizer."""
+
 
 # Held by the wrapper, and so by the optimizer alone: it takes its guard with it.
 _by_optimizer: weakref.WeakValueDictionary[int, StepGuard] = weakref.WeakValueDictionary()
@@ -67,6 +72,11 @@ class StepGuard:
         self._before.setdefault(name, getattr(optimizer, name, _ABSENT))
         setattr(optimizer, name, value)
 
+    def leave(self) -> NoReturn:
+        """End the step under way before it does anything; for use in a pre hook, which it does not return to."""
+        assert self.active  # or nothing would catch it
+        raise _StepLeft
+
     def discard(self, clean_up: Callable[[bool], None]) -> None:
         """Take one back; the last one takes the wrapper with it."""
         if clean_up in self._clean_ups:
@@ -91,6 +101,9 @@ class StepGuard:
                 result = function(self, *args, **kwargs) if bound else function(*args, **kwargs)
                 raised = False
                 return result
+            except _StepLeft:
+                raised = False
+                return None
             finally:
                 guard.active = False
                 guard._restore(self)

@@ -1,4 +1,4 @@
-"""What an optimizer is told for one step: to divide its gradients, to skip, or to have nothing to do.
+"""What an optimizer is told for one step: to divide its gradients, or not to take the step.
 
 A fused optimizer divides its gradients by its attribute ``grad_scale`` and skips where ``found_inf`` is 1, both of
 which it reads on the device. They are made for ``GradScaler``; here they save a pass over the gradients, and the host
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from ignite_lr.clipper._norm import is_distributed
 from ignite_lr.clipper._step_guard import StepGuard
 
-__all__ = ["FusedStep", "unscales"]
+__all__ = ["StepOrders", "unscales"]
 
 
 def unscales(optimizer: Optimizer) -> bool:
@@ -24,7 +24,7 @@ def unscales(optimizer: Optimizer) -> bool:
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
-class FusedStep:
+class StepOrders:
     """What one handler tells an optimizer, fused or not, for the coming step; all of it is taken back after it.
 
     Args:
@@ -52,9 +52,14 @@ class FusedStep:
             self._guard.discard(self._step_ended)
             self._guard = None
 
+    @property
+    def guards(self) -> bool:
+        """Whether the step under way is guarded."""
+        return self._guard is not None and self._guard.active
+
     def obeys(self, gradients: Sequence[torch.Tensor]) -> bool:
         """Whether the coming step will divide and skip as it is told, and be cleaned up behind in any case."""
-        if self._guard is None or not self._guard.active or not unscales(self._optimizer):
+        if not self.guards or not unscales(self._optimizer):
             return False
         # a kernel for shards takes no plain tensor beside them
         return all(group.get("fused") for group in self._optimizer.param_groups) and not is_distributed(gradients)
@@ -79,8 +84,14 @@ class FusedStep:
         self._set("found_inf", number if present is None else torch.maximum(number, present.to(number.device)))
         return True
 
-    def set_gradients_aside(self) -> None:
-        """Leave the step no gradient, so that it has nothing to do."""
+    def skip(self) -> None:
+        """Have the step under way not be taken. Does not return where the step is guarded.
+
+        Around a guard, by ``type(optimizer).step(optimizer)`` say, all that can be done is to leave the step no
+        gradients.
+        """
+        if self._guard is not None and self._guard.active:
+            self._guard.leave()
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -90,7 +101,8 @@ class FusedStep:
     def undo(self) -> None:
         """Bring back the gradients that were set aside. Idempotent."""
         for parameter, gradient in self._gradients:
-            parameter.grad = gradient
+            if parameter.grad is None:
+                parameter.grad = gradient
         self._gradients.clear()
 
     def _set(self, name: str, value: torch.Tensor) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["Readback", "arrays", "numbers", "read"]
+__all__ = ["Readback", "arrays", "listed", "numbers", "read"]
 
 
 def read(values: Sequence[torch.Tensor]) -> list[float]:
@@ -79,7 +79,7 @@ def arrays(tensors: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
     """
     if not tensors:
         return []
-    together = torch.cat([tensor.detach().reshape(-1).view(torch.uint8) for tensor in tensors]).cpu().numpy().tobytes()
+    together = torch.cat([_bytes_of(tensor) for tensor in tensors]).cpu().numpy().tobytes()
     copies: list[npt.NDArray[Any]] = []
     start = 0
     for tensor in tensors:
@@ -88,6 +88,23 @@ def arrays(tensors: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
         copies.append(flat.reshape(tensor.shape))
         start += flat.nbytes
     return copies
+
+
+def _bytes_of(tensor: torch.Tensor) -> torch.Tensor:
+    if not tensor.numel():  # one made of an array has a stride of 0, and no bytes to be seen as
+        return torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    return tensor.detach().reshape(-1).view(torch.uint8)
+
+
+def listed(array: npt.NDArray[Any]) -> list[Any]:
+    """An array, which is on the host already, as a list of Python's own numbers.
+
+    Example:
+        >>> listed(np.array([1.5, 2.0]))
+        [1.5, 2.0]
+    """
+    numbers: list[Any] = array.tolist()
+    return numbers
 
 
 class Readback:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ignite_lr.clipper._device_ring import DeviceRing, sent
+from ignite_lr.clipper._on_device import DeviceRing, sent
 from ignite_lr.core import host
 
 CPU = torch.device("cpu")

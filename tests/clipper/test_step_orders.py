@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ignite_lr.clipper._step_orders import FusedStep, unscales
+from ignite_lr.clipper._step_orders import StepOrders, unscales
 
 
 def made(fused: bool = True, **options: float) -> torch.optim.Optimizer:
@@ -26,7 +26,7 @@ def test_divides_beside_what_is_divided_by_already(present: float | None) -> Non
     optimizer = made()
     if present is not None:
         optimizer.grad_scale = torch.tensor(present)  # type: ignore[attr-defined]
-    step = FusedStep(optimizer)
+    step = StepOrders(optimizer)
     step.guard()
     optimizer.register_step_pre_hook(lambda *_: step.divide(torch.tensor(2.0)))
     optimizer.step()
@@ -41,7 +41,7 @@ def test_divides_beside_what_is_divided_by_already(present: float | None) -> Non
 @pytest.mark.parametrize("flag", [False, True])
 def test_skips_where_it_is_told(flag: bool) -> None:
     optimizer = made(momentum=0.9)
-    step = FusedStep(optimizer)
+    step = StepOrders(optimizer)
     step.guard()
     told = []
     optimizer.register_step_pre_hook(
@@ -57,7 +57,7 @@ def test_skips_where_it_is_told(flag: bool) -> None:
 
 def test_obeys_only_in_a_guarded_step_of_a_fused_optimizer() -> None:
     for optimizer, expected in ((made(), True), (made(fused=False), False)):
-        step, seen = FusedStep(optimizer), []
+        step, seen = StepOrders(optimizer), []
         optimizer.register_step_pre_hook(lambda o, *_, s=step, seen=seen: seen.append(s.obeys(gradients(o))))
         optimizer.step()
         step.guard()
@@ -68,7 +68,7 @@ def test_obeys_only_in_a_guarded_step_of_a_fused_optimizer() -> None:
 
 def test_a_dampened_first_step_cannot_be_skipped_on_the_device() -> None:
     optimizer = made(momentum=0.9, dampening=0.5)
-    step, told = FusedStep(optimizer), []
+    step, told = StepOrders(optimizer), []
     step.guard()
     optimizer.register_step_pre_hook(
         lambda *_: told.append(step.skip_where(torch.tensor(False), [gradients(optimizer)]))
@@ -81,8 +81,8 @@ def test_a_dampened_first_step_cannot_be_skipped_on_the_device() -> None:
 def test_gradients_set_aside_come_back() -> None:
     optimizer = made(fused=False, momentum=0.9)
     before = gradients(optimizer)
-    step = FusedStep(optimizer)
-    step.set_gradients_aside()
+    step = StepOrders(optimizer)
+    step.skip()
     optimizer.step()
     step.undo()
     step.undo()
@@ -94,7 +94,7 @@ def test_what_a_scaler_leaves_behind_a_step_that_raised_is_taken_away() -> None:
     """Otherwise its next step would be scaled twice."""
     optimizer = made()
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-    step = FusedStep(optimizer)
+    step = StepOrders(optimizer)
     step.guard()
     handle = optimizer.register_step_pre_hook(lambda *_: 1 / 0)
     scaler.scale(torch.zeros(()))

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ignite_lr.clipper import _percentile as percentile
-from ignite_lr.clipper._percentile import DeviceRunningPercentile, RunningPercentile
+from ignite_lr.clipper import _on_host as percentile
+from ignite_lr.clipper._on_device import DeviceRunningPercentile
+from ignite_lr.clipper._on_host import RunningPercentile
 
 CPU = torch.device("cpu")
 
@@ -95,11 +96,11 @@ def test_a_smaller_window_keeps_the_newest() -> None:
     assert device.percentile(0.0).item() == 1.0
 
 
-def test_values_are_rounded_to_single_precision() -> None:
+def test_values_keep_double_precision() -> None:
     running = RunningPercentile(2)
-    for value in (0.1, 0.2, 0.3):
+    for value in (0.1, 1e-60, 1e300):
         running.add(value)
-    assert running.percentile(0.0) == float(np.float32(0.2))
+    assert (running.percentile(0.0), running.percentile(100.0)) == (1e-60, 1e300)
 
 
 def test_of_nothing() -> None:
