@@ -1,11 +1,18 @@
-"""Copies of tensors, in memory or in a file, and the way back into the tensors they were taken from."""
+"""Copies of tensors, in memory or in a file, and the way back into the tensors they were taken from.
+
+In flow the tensors that the walk over the training meets; out come :class:`Slot` objects, which stand for a tensor in
+whatever container it was in. A tensor is written to in place, so that everybody who holds it sees the old values; one
+that nobody holds any more comes back as its copy. What must never happen: that a training is changed whose copies
+cannot be read again, or that the only copy is thrown away.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Collection
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,112 +20,130 @@ import torch
 from torch import nn
 from torch.utils.weak import TensorWeakRef
 
-__all__ = ["Restore", "TensorCopies", "place"]
+__all__ = ["Restore", "Slot", "TensorCopies", "place"]
 
 # Puts one value back as it was and returns it.
 Restore = Callable[[], Any]
 
+_UNREAD = "its copy could not be read"
+
 
 class TensorCopies:
-    """Copies of tensors, and the way back into the tensors they were taken from."""
+    """Copies of tensors, and the way back into the tensors they were taken from.
+
+    Args:
+        to: where they lie, see :func:`place`.
+    """
 
     def __init__(self, to: torch.device | str | os.PathLike[str] | None) -> None:
         self.owner = ""
+        self.round = 0  # of restoring
+        self.file: Path | None = None
+        self.failed = False  # whether the last round left a tensor as it was
         self._device, self._directory = place(to)
         self._made_directory = False
-        self._file: Path | None = None
         self._copies: list[torch.Tensor | None] = []
-        self._slots: dict[int, tuple[Any, Restore]] = {}
+        self._owners: list[str] = []
+        self._slots: dict[int, Slot] = {}
         self._failures: list[tuple[str, BaseException]] = []
-        self._pass = 0
         self._last = False
         self._loaded: list[torch.Tensor] | None = None
 
-    def add(self, tensor: torch.Tensor) -> Restore:
-        """Capture a tensor with its gradient."""
-        known = self._slots.get(id(tensor))
-        if known is not None and known[0]() is tensor:
-            return known[1]
-        # Weak for all but parameters: a state that the training replaces must not be kept alive beside its copy.
-        reference = _strong(tensor) if isinstance(tensor, nn.Parameter) else TensorWeakRef(tensor)
-        index = None if _overlaps_itself(tensor) else self._copy(tensor)
-        owner, device = self.owner, tensor.device
-        restore_gradient = self._gradient(tensor) if tensor.is_leaf else None
-        requires_grad = tensor.requires_grad
-        done = 0
+    def add(self, tensor: torch.Tensor) -> Slot:
+        """Capture a tensor with its gradient; once is enough for each."""
+        known = self.known(tensor)
+        if known is None:
+            known = self._slots[id(tensor)] = Slot(self, tensor)
+        return known
 
-        def restore() -> torch.Tensor:
-            nonlocal done
-            live = reference()
-            if done == self._pass and live is not None:
-                return live  # reached by another way already, such as a parameter of both model and optimizer
-            done = self._pass
-            if live is None:
-                assert index is not None
-                return self._give(index, device)
-            try:
-                if index is not None:
-                    self._write(live, index)
-                if live.is_leaf and live.requires_grad != requires_grad:
-                    live.requires_grad_(requires_grad)
-                if restore_gradient is not None:
-                    restore_gradient(live)
-            except Exception as error:
-                self._failures.append((owner, error))
-            return live
-
-        self._slots[id(tensor)] = (reference, restore)
-        return restore
+    def known(self, tensor: torch.Tensor) -> Slot | None:
+        """The slot of a tensor, if it was captured."""
+        slot = self._slots.get(id(tensor))
+        return slot if slot is not None and slot.live() is tensor else None
 
     def seal(self) -> None:
-        """Write the copies to their file, if that is where they belong."""
+        """Write the copies to their file, if that is where they belong, and see that they can be read from there.
+
+        Raises:
+            RuntimeError: if they cannot, with the name of the object that is the reason.
+        """
         if self._directory is None:
             return
         self._made_directory = not self._directory.exists()
         self._directory.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix="range_test_", suffix=".tmp", dir=self._directory)
-        self._file = Path(name)
+        self.file = Path(name)
         with os.fdopen(handle, "wb") as file:
             torch.save(self._copies, file)
             file.flush()
             os.fsync(file.fileno())
-        complete = self._file.with_suffix(".pt")
-        os.replace(self._file, complete)
-        self._file = complete
+        try:
+            torch.load(self.file, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:
+            whose = next((name for name, copy in self._named() if not _can_be_read(copy)), "snapshot")
+            raise RuntimeError(
+                f"{whose}: a tensor of it cannot be read back from a file: leave snapshot_to out, or give a device"
+            ) from error
+        complete = self.file.with_suffix(".pt")
+        os.replace(self.file, complete)
+        self.file = complete
         self._copies = [None] * len(self._copies)
 
     def begin(self, failures: list[tuple[str, BaseException]], last: bool) -> None:
         """Start another round of restoring; what fails is added to ``failures``."""
-        self._pass += 1
+        self.round += 1
+        self.failed = False
         self._failures = failures
         self._last = last
         self._loaded = None
-        if self._file is not None:
+        if self.file is not None:
             try:
-                self._loaded = torch.load(self._file, map_location="cpu", weights_only=True)
+                self._loaded = torch.load(self.file, map_location="cpu", weights_only=True)
             except Exception as error:
-                failures.append((f"snapshot file {self._file}", error))
+                self._fail(f"snapshot file {self.file}", error)
+
+    def write_all(self, but: Collection[int] = ()) -> None:
+        """Put back the values of all tensors that somebody still holds, but for the slots with these ids."""
+        for slot in list(self._slots.values()):
+            if id(slot) not in but:
+                slot.write()
 
     def close(self) -> None:
-        """Let go of the copies and remove the file. Idempotent."""
+        """Let go of the copies and remove the file, unless it is the only copy of what was not put back. Idempotent."""
+        for slot in self._slots.values():
+            slot.forget()
         self._slots = {}
         self._copies = []
+        self._owners = []
         self._loaded = None
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
-            self._file = None
+        self._failures = []
+        if self.failed:
+            self.file = None
+            return
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+            self.file = None
         if self._made_directory and self._directory is not None:
             with suppress(OSError):  # somebody else may keep files there by now
                 self._directory.rmdir()
             self._made_directory = False
 
+    # -- for the slots
+
     def _copy(self, tensor: torch.Tensor) -> int:
-        with torch.no_grad():
-            local = _local(tensor.detach())
+        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+            local = plain(tensor)
             device = torch.device("cpu") if self._directory is not None else self._device or local.device
-            # the same device: clone keeps strides, and asks for no second copy
-            copied = local.clone() if device == local.device else local.to(device, copy=True)
+            try:
+                # the same device: clone keeps strides, and asks for no second copy
+                copied = local.clone() if device == local.device else local.to(device, copy=True)
+            except Exception as first:
+                try:
+                    copied = local.to(device, copy=True)  # some quantised tensors can be copied in no other way
+                except Exception:
+                    raise RuntimeError(f"{self.owner}: a {type(tensor).__name__} cannot be copied: {first}") from first
         self._copies.append(copied)
+        self._owners.append(self.owner)
         return len(self._copies) - 1
 
     def _stored(self, index: int) -> torch.Tensor:
@@ -126,14 +151,15 @@ class TensorCopies:
         if stored is not None:
             return stored
         if self._loaded is None:
-            raise RuntimeError("its copy could not be read")
+            raise RuntimeError(_UNREAD)
         return self._loaded[index]
 
     def _write(self, live: torch.Tensor, index: int) -> None:
         stored = self._stored(index)
-        with torch.no_grad():
-            target = _local(live.detach())
-            if target.shape == stored.shape:
+        inference = torch.inference_mode() if live.is_inference() else nullcontext()
+        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass(), inference:
+            target = plain(live)
+            if target.shape == stored.shape and target.dtype == stored.dtype and target.layout == stored.layout:
                 target.copy_(stored)
             else:
                 live.data = stored.to(target.device, copy=not self._last)
@@ -141,29 +167,107 @@ class TensorCopies:
     def _give(self, index: int, device: torch.device) -> torch.Tensor:
         return self._stored(index).to(device, copy=not self._last)
 
-    def _gradient(self, tensor: torch.Tensor) -> Callable[[torch.Tensor], None]:
-        gradient = tensor.grad
-        if gradient is None:
-            return _clear_gradient
-        reference = TensorWeakRef(gradient)
-        index, device = self._copy(gradient), gradient.device
-        sharded = _local(gradient) is not gradient
+    def _fail(self, owner: str, error: BaseException) -> None:
+        self.failed = True
+        self._failures.append((owner, error))
 
-        def restore(live: torch.Tensor) -> None:
-            before = reference()
-            if before is None and sharded:
-                # a DTensor needs its mesh and placements, which the present gradient or the parameter has
-                before = live.grad if live.grad is not None else torch.zeros_like(live)
-            if before is None:
-                live.grad = self._give(index, device)
-                return
-            if before.layout == torch.strided:
-                self._write(before, index)
-            else:
-                before = self._give(index, device)
-            live.grad = before
+    def _named(self) -> list[tuple[str, torch.Tensor]]:
+        return [(owner, copy) for owner, copy in zip(self._owners, self._copies, strict=True) if copy is not None]
 
-        return restore
+
+class Slot:
+    """Stands for one tensor: called in a round of restoring, it gives the tensor with the values it had."""
+
+    __slots__ = ("_attributes", "_copies", "_given", "_gradient", "_index", "_kind", "_needs", "_owner", "_round", "live")
+
+    def __init__(self, copies: TensorCopies, tensor: torch.Tensor) -> None:
+        self._copies = copies
+        self._owner = copies.owner
+        # Weak for all but parameters: a state that the training replaces must not be kept alive beside its copy.
+        self.live: Callable[[], torch.Tensor | None]
+        self.live = _strong(tensor) if isinstance(tensor, nn.Parameter) else TensorWeakRef(tensor)
+        self._kind = type(tensor)
+        self._index: int | None = None
+        self._attributes: dict[str, Slot] = {}
+        if _is_made_of_tensors(tensor):
+            names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]  # it has one, says the question above
+            self._attributes = {name: copies.add(getattr(tensor, name)) for name in names}
+        elif not _overlaps_itself(tensor):
+            self._index = copies._copy(tensor)
+        self._gradient = _gradient(copies, tensor) if tensor.is_leaf else None
+        self._needs = (tensor.requires_grad, tensor.device)
+        self._given: torch.Tensor | None = None
+        self._round = 0
+
+    def __call__(self) -> torch.Tensor:
+        live = self.live()
+        if live is not None:
+            self.write()
+            return live
+        return self._replacement()
+
+    def write(self) -> None:
+        """Put the values back into the tensor, if somebody holds it; once a round."""
+        live = self.live()
+        copies = self._copies
+        if live is None or self._round == copies.round:
+            return
+        self._round = copies.round
+        try:
+            for name, inner in self._attributes.items():
+                if inner() is not getattr(live, name):
+                    setattr(live, name, inner())
+            if self._index is not None:
+                copies._write(live, self._index)
+            if live.is_leaf and live.requires_grad != self._needs[0]:
+                live.requires_grad_(self._needs[0])
+            if self._gradient is not None:
+                self._gradient(live)
+        except Exception as error:
+            copies._fail(self._owner, error)
+
+    def forget(self) -> None:
+        """Let go of everything."""
+        self._given = None
+        self._gradient = None
+        self._attributes = {}
+
+    def _replacement(self) -> torch.Tensor:
+        """Nobody holds it any more: its copy becomes the tensor, the same one for all who held it."""
+        if self._index is None:
+            raise RuntimeError(f"a {self._kind.__name__} that nobody holds any more cannot be made again")
+        given = self._copies._give(self._index, self._needs[1])
+        if self._kind is not torch.Tensor and type(given) is torch.Tensor:
+            given = given.as_subclass(self._kind)
+        self._given = given
+        self._round = self._copies.round
+        self.live = TensorWeakRef(given)
+        return given
+
+
+def _gradient(copies: TensorCopies, tensor: torch.Tensor) -> Callable[[torch.Tensor], None]:
+    gradient = tensor.grad
+    if gradient is None:
+        return _clear_gradient
+    reference = TensorWeakRef(gradient)
+    index, device = copies._copy(gradient), gradient.device
+    sharded = _local(gradient) is not gradient
+
+    def restore(live: torch.Tensor) -> None:
+        before = reference()
+        if before is None and sharded:
+            # a DTensor needs its mesh and placements, which the present gradient or the parameter has
+            before = live.grad if live.grad is not None else torch.zeros_like(live)
+        if before is None:
+            live.grad = copies._give(index, device)
+            return
+        if before.layout == torch.strided:
+            copies._write(before, index)
+        else:
+            before = copies._give(index, device)
+        live.grad = before
+
+    return restore
 
 
 def _clear_gradient(tensor: torch.Tensor) -> None:
@@ -180,6 +284,23 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if to_local is None else to_local()
 
 
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The numbers of a tensor without its graph, and without a class that only marks it."""
+    local = _local(tensor.detach())
+    if type(local) is torch.Tensor or has_dispatch(local):
+        return local
+    return local.as_subclass(torch.Tensor)
+
+
+def has_dispatch(tensor: torch.Tensor) -> bool:
+    """Whether the class of a tensor computes by itself, and may have no numbers of its own."""
+    return type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+
+
+def _is_made_of_tensors(tensor: torch.Tensor) -> bool:
+    return has_dispatch(tensor) and hasattr(tensor, "__tensor_flatten__") and not hasattr(tensor, "to_local")
+
+
 def _overlaps_itself(tensor: torch.Tensor) -> bool:
     """Whether several elements share memory (an expanded tensor): nothing can write to it, so it needs no copy."""
     if tensor.layout != torch.strided or _local(tensor) is not tensor:
@@ -187,17 +308,30 @@ def _overlaps_itself(tensor: torch.Tensor) -> bool:
     return any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
 
 
+def _can_be_read(copy: torch.Tensor) -> bool:
+    buffer = io.BytesIO()
+    try:
+        torch.save(copy, buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)
+    except Exception:
+        return False
+    return True
+
+
 def place(to: torch.device | str | os.PathLike[str] | None) -> tuple[torch.device | None, Path | None]:
     """Where copies are to lie: on a device, in a directory, or (neither) where the originals are."""
     if to is None:
         return None, None
-    if isinstance(to, torch.device):
-        return to, None
     if isinstance(to, str):
         try:
-            return torch.device(to), None
+            to = torch.device(to)
         except RuntimeError:
             return None, Path(to)
+    if isinstance(to, torch.device):
+        if to.type == "meta":
+            raise ValueError("snapshot_to must be a device that holds values, got meta.")
+        return to, None
     if isinstance(to, os.PathLike):
         return None, Path(to)
     raise TypeError(f"snapshot_to must be None, a device or a directory, but given {type(to).__name__}")

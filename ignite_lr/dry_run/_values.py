@@ -1,143 +1,118 @@
-"""Remember plain Python values in place: containers keep their identity, and what is in them comes back."""
+"""Plain Python values: put back in place, duplicated, compared.
+
+Containers keep their identity, so that whoever holds one sees the old contents, and they are never empty in between:
+another thread that reads them in this moment finds old things or new things, but something.
+"""
 
 from __future__ import annotations
 
 import copy
-import random
-from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import numpy as np
 import torch
 
-from ignite_lr.dry_run._tensors import Restore, TensorCopies
+__all__ = ["are_atoms", "bind", "duplicate", "is_atom", "put_back", "same"]
 
-__all__ = ["ATOMS", "GENERATORS", "PLAIN", "Capture", "bind", "same"]
-
-ATOMS = (type(None), bool, int, float, complex, str, bytes)
-GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
-PLAIN = (*ATOMS, dict, list, deque, set, tuple, torch.Tensor, np.ndarray, *GENERATORS)
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_ATOMS = frozenset((*_PLAIN, *np.sctypeDict.values())) - {np.object_, np.void}
 
 
-class Capture:
-    """Captures plain values: tensors, arrays, generators and containers of them. Other objects are left as they are."""
+def is_atom(kind: type) -> bool:
+    """Whether values of this class are numbers, texts and the like, which nobody can change."""
+    return kind in _ATOMS
 
-    def __init__(self, tensors: TensorCopies) -> None:
-        self._tensors = tensors
-        self._open: set[int] = set()  # what is being restored at the moment
-        self._known: dict[int, tuple[Any, Restore]] = {}  # the value too, so that its id stays its own
 
-    def __call__(self, value: Any) -> Restore:
-        """Remember a value; what is returned puts it back and returns it."""
-        if isinstance(value, ATOMS):
-            return lambda: value
-        if isinstance(value, torch.Tensor):
-            return self._tensors.add(value)
-        if id(value) in self._known:
-            return self._known[id(value)][1]
-        if type(value) in (dict, OrderedDict, defaultdict, Counter):
-            return self._dict(value)
-        if type(value) in (list, deque):
-            return self._list(value)
-        if type(value) is set:
-            return self._set(value)
-        if isinstance(value, tuple):
-            return self._tuple(value)
-        if isinstance(value, np.ndarray):
-            return self._array(value)
-        if isinstance(value, GENERATORS):
-            return self._generator(value)
-        return lambda: value
+def are_atoms(values: Iterable[Any]) -> bool:
+    """Whether all values are numbers, texts and the like, or tuples of them, which nobody can change."""
+    kinds = set(map(type, values))
+    if kinds <= _ATOMS:
+        return True
+    if not kinds <= _ATOMS | {tuple}:
+        return False
+    inner = [value for value in values if type(value) is tuple]
+    return set(map(type, chain.from_iterable(inner))) <= _ATOMS
 
-    def _remember(self, value: Any, restore: Restore) -> Restore:
-        def once() -> Any:
-            if id(value) in self._open:
-                return value  # a container that holds itself
-            self._open.add(id(value))
-            try:
-                return restore()
-            finally:
-                self._open.discard(id(value))
 
-        self._known[id(value)] = (value, once)
-        return once
+def put_back(live: Any, before: Any) -> None:
+    """Give a container the contents of ``before``, a plain one of its kind, by the methods of the kind itself.
 
-    def _dict(self, value: dict[Any, Any]) -> Restore:
-        items: list[tuple[Any, Restore]] = []
+    Subclasses have ``__setitem__`` and the like with effects of their own, which must not happen once more.
+    """
+    if isinstance(live, dict):
+        _put_back_dict(live, before)
+    elif isinstance(live, deque):
+        if not _are_same(live, before):
+            deque.extend(live, before)
+            while len(live) > len(before):
+                deque.popleft(live)
+    elif isinstance(live, set):
+        if not (set.__len__(live) == len(before) and set.issuperset(live, before)):
+            set.update(live, before)
+            set.intersection_update(live, before)
+    elif isinstance(live, list):
+        if not (list.__len__(live) == len(before) and all(map(is_, list.__iter__(live), before))):
+            list.__setitem__(live, slice(None), before)
+    elif len(live) != len(before) or live != before:
+        live[:] = before  # bytearray, array.array
 
-        def restore() -> dict[Any, Any]:
-            before = {key: item() for key, item in items}
-            value.clear()
-            value.update(before)
-            return value
 
-        remembered = self._remember(value, restore)
-        items += [(key, self(item)) for key, item in value.items()]
-        return remembered
+def _are_same(live: deque[Any], before: list[Any]) -> bool:
+    return len(live) == len(before) and all(map(is_, live, before))
 
-    def _list(self, value: list[Any] | deque[Any]) -> Restore:
-        items: list[Restore] = []
 
-        def restore() -> list[Any] | deque[Any]:
-            before = [item() for item in items]
-            value.clear()
-            value.extend(before)
-            return value
+def _put_back_dict(live: dict[Any, Any], before: dict[Any, Any]) -> None:
+    kind: Any = OrderedDict if isinstance(live, OrderedDict) else dict
+    same_keys = len(live) == len(before) and all(map(is_, kind.__iter__(live), before))
+    if same_keys and all(map(is_, kind.values(live), before.values())):
+        return
+    for key, value in before.items():
+        kind.__setitem__(live, key, value)
+    for key in [key for key in kind.__iter__(live) if key not in before]:
+        kind.__delitem__(live, key)
+    if not all(map(is_, kind.__iter__(live), before)):
+        for key, value in before.items():  # each to the end in turn, which makes the old order
+            kind.pop(live, key)
+            kind.__setitem__(live, key, value)
 
-        remembered = self._remember(value, restore)
-        items += [self(item) for item in value]
-        return remembered
 
-    def _set(self, value: set[Any]) -> Restore:
-        before = frozenset(value)
+def duplicate(value: Any, memo: dict[int, Any] | None = None) -> Any:
+    """A deep copy that takes containers of plain values as a whole.
 
-        def restore() -> set[Any]:
-            if value != before:
-                value.clear()
-                value.update(before)
-            return value
-
-        return self._remember(value, restore)
-
-    def _tuple(self, value: tuple[Any, ...]) -> Restore:
-        items: list[Restore] = []
-
-        def restore() -> tuple[Any, ...]:
-            for item in items:
-                item()
-            return value
-
-        remembered = self._remember(value, restore)
-        items += [self(item) for item in value if not isinstance(item, ATOMS)]
-        return remembered
-
-    def _array(self, value: np.ndarray[Any, Any]) -> Restore:
-        before = value.copy()
-
-        def restore() -> np.ndarray[Any, Any]:
-            if value.flags.writeable:
-                value[...] = before
-            return value
-
-        return self._remember(value, restore)
-
-    def _generator(self, value: Any) -> Restore:
-        write: Callable[[], Any]
-        if isinstance(value, torch.Generator):
-            write = bind(value.set_state, value.get_state())
-        elif isinstance(value, random.Random):
-            write = bind(value.setstate, value.getstate())
-        elif isinstance(value, np.random.RandomState):
-            write = bind(value.set_state, value.get_state())
-        else:
-            write = bind(setattr, value.bit_generator, "state", copy.deepcopy(value.bit_generator.state))
-
-        def restore() -> Any:
-            write()
-            return value
-
-        return self._remember(value, restore)
+    Raises:
+        Exception: whatever ``copy.deepcopy`` raises for what cannot be copied.
+    """
+    memo = {} if memo is None else memo
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    copied: Any
+    if kind in (list, deque, set, tuple, frozenset) and are_atoms(value):
+        copied = copy.copy(value)
+    elif kind is dict and are_atoms(value.values()):
+        copied = dict(value)
+    elif kind is dict:
+        copied = memo[id(value)] = {}
+        for key, item in value.items():
+            copied[key] = duplicate(item, memo)
+    elif kind is list:
+        copied = memo[id(value)] = []
+        copied += [duplicate(item, memo) for item in value]
+    elif kind is tuple:
+        copied = tuple(duplicate(item, memo) for item in value)
+    elif isinstance(value, torch.Tensor):
+        copied = value.detach().clone() if not value.is_leaf else copy.deepcopy(value, memo)
+    else:
+        return copy.deepcopy(value, memo)  # which notes it in the memo itself
+    memo[id(value)] = copied
+    memo.setdefault(id(memo), []).append(value)  # kept alive, so that its id stays its own
+    return copied
 
 
 def bind(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
@@ -163,4 +138,4 @@ def same(left: Any, right: Any) -> bool:
         return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
     if isinstance(left, (list, tuple, deque)):
         return len(left) == len(right) and all(same(a, b) for a, b in zip(left, right, strict=True))
-    return bool(left == right) if isinstance(left, (*ATOMS, set, frozenset)) else False
+    return bool(left == right) if isinstance(left, (*_PLAIN, np.generic, set, frozenset)) else False

@@ -9,16 +9,21 @@ import pytest
 import torch
 
 from ignite_lr.dry_run._tensors import TensorCopies
-from ignite_lr.dry_run._values import Capture, same
+from ignite_lr.dry_run._values import same
+from ignite_lr.dry_run._walk import Walk
 
 
 def captured(value: Any) -> Any:
     copies = TensorCopies(None)
-    restore = Capture(copies)(value)
+    walk = Walk(copies)
+    walk("value", value)
 
     def again() -> Any:
-        copies.begin([], last=True)
-        return restore()
+        failures: list[Any] = []
+        copies.begin(failures, last=True)
+        walk.restore(failures, surroundings=True)
+        assert failures == []
+        return value
 
     return again
 

@@ -17,9 +17,12 @@ def test_places() -> None:
     assert place(None) == (None, None)
     assert place("cpu") == (torch.device("cpu"), None)
     assert place("cuda:1") == (torch.device("cuda:1"), None)
-    assert place(torch.device("meta")) == (torch.device("meta"), None)
+    assert place(torch.device("cuda")) == (torch.device("cuda"), None)
     assert place("some/folder") == (None, Path("some/folder"))
     assert place(Path("cpu")) == (None, Path("cpu"))
+    for nowhere in ("meta", torch.device("meta")):
+        with pytest.raises(ValueError, match="snapshot_to must be a device that holds values, got meta"):
+            place(nowhere)
     with pytest.raises(TypeError, match="snapshot_to must be None, a device or a directory, but given int"):
         place(3)  # type: ignore[arg-type]
 
