@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -12,27 +12,50 @@ from torch.utils.data import DataLoader
 __all__ = ["endless", "private_loader"]
 
 
-def private_loader(data: Any) -> Any:
-    """The data as the sweep reads it, with a warning where reading it cannot be undone."""
-    if isinstance(data, Iterator):
+def private_loader(data: Any, inside: Iterable[DataLoader[Any]] = ()) -> Any:
+    """The data as the sweep reads it, with a warning where reading it cannot be undone.
+
+    Args:
+        data: what the user gave.
+        inside: the loaders that are somewhere in it, and get their attributes back in the end.
+    """
+    if isinstance(data, Iterator) and not hasattr(data, "__len__"):  # with a length it is a loader that begins again
         warnings.warn(
             "the data of this range test is a one-shot iterator: the batches that the sweep takes from it are gone "
             "for the training; pass a data loader, or make a new iterator afterwards",
             UserWarning,
             stacklevel=3,
         )
-    elif isinstance(data, DataLoader) and data.persistent_workers and data.num_workers > 0:
-        warnings.warn(
-            "the data loader has persistent workers, and the random state inside them can neither be captured nor "
-            "restored: the sweep reads the same data through a private copy without persistent workers",
-            UserWarning,
-            stacklevel=3,
-        )
+    elif isinstance(data, DataLoader) and _keeps_workers(data):
+        _warn_of_workers()
         loader = copy.copy(data)
-        # the loader refuses to have this changed, but a copy that never ran does not mind
-        loader.__dict__.update(persistent_workers=False, _iterator=None)
+        _let_workers_go(loader)
         return loader
+    else:
+        lasting = [loader for loader in inside if _keeps_workers(loader)]
+        for loader in lasting:  # in a wrapper no copy can take its place
+            _let_workers_go(loader)
+        if lasting:
+            _warn_of_workers()
     return data
+
+
+def _keeps_workers(loader: DataLoader[Any]) -> bool:
+    return loader.persistent_workers and loader.num_workers > 0
+
+
+def _let_workers_go(loader: DataLoader[Any]) -> None:
+    # the loader refuses to have this changed, but one that does not know of its iterator does not mind
+    loader.__dict__.update(persistent_workers=False, _iterator=None)
+
+
+def _warn_of_workers() -> None:
+    warnings.warn(
+        "the data loader has persistent workers, and the random state inside them can neither be captured nor "
+        "restored: the sweep reads the same data through a private copy without persistent workers",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def endless(data: Any) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from ignite_lr.dry_run._engine import DryRun
 from ignite_lr.dry_run._failures import raise_failures
 from ignite_lr.dry_run._pass import Passes
 from ignite_lr.dry_run._setting import Setting
-from ignite_lr.dry_run._signals import interrupts_wait
+from ignite_lr.dry_run._signals import Signals
 from ignite_lr.dry_run._snapshot import Snapshot
 
 __all__ = ["Block"]
@@ -50,30 +50,42 @@ class Block:
         self._entered = entered
         self._left = left
         self._thread = 0
+        self._signals = Signals(Block.__enter__, Block.__exit__, Snapshot.restore)
         self._snapshot: Snapshot | None = None
         self._engine: DryRun | None = None
 
     def __enter__(self) -> Engine:
-        self._lock_the_door()
+        self._signals.install()
+        try:
+            self._lock_the_door()
+        except BaseException:
+            self._signals.remove()
+            raise
         try:
             self._entered()
             setting = self._setting
             snapshot = self._snapshot = Snapshot(setting.objects, setting.snapshot_to)
             snapshot.add_trainer("trainer", setting.trainer)
             snapshot.add_random_state()
-            engine = self._engine = DryRun(self._what, setting, snapshot, self._plan)
+            engine = self._engine = DryRun(self._what, setting, snapshot, self._plan, self._signals)
             engine.open()
+            self._signals.deliver()
             return engine
         except BaseException as error:
-            with interrupts_wait():
+            try:
                 self._leave(error)
+            finally:
+                self._signals.remove()
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with interrupts_wait():
+        try:
+            self._signals.install()
             self._leave(error)
+        finally:
+            self._signals.remove()
         if error is None:
             self._left()
 

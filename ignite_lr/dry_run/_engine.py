@@ -22,6 +22,7 @@ from ignite_lr.dry_run._pass import Pass, Passes
 from ignite_lr.dry_run._progress import Progress
 from ignite_lr.dry_run._ranks import agree
 from ignite_lr.dry_run._setting import Setting
+from ignite_lr.dry_run._signals import Signals
 from ignite_lr.dry_run._snapshot import Snapshot
 from ignite_lr.dry_run._state import private_state, stateful_values, user_values
 from ignite_lr.dry_run._strays import Strays
@@ -44,6 +45,7 @@ class DryRun(FeedingEngine):
         setting: the training.
         snapshot: of all that is to be put back before each pass.
         plan: called by each run; gives the passes. It may read the attributes below.
+        signals: what came while things were put back is delivered right afterwards.
 
     Attributes:
         snapshot: the same; more may be added to it before the first pass.
@@ -54,12 +56,13 @@ class DryRun(FeedingEngine):
         iterations: how many batches were used in this run, over all passes.
     """
 
-    def __init__(self, what: str, setting: Setting, snapshot: Snapshot, plan: Callable[[DryRun], Passes]) -> None:
+    def __init__(self, what: str, setting: Setting, snapshot: Snapshot, plan: Callable[[DryRun], Passes], signals: Signals) -> None:
         self._what = what
         self._setting = setting
         self._trainer = setting.trainer
         self._optimizer = setting.optimizer
         self._plan = plan
+        self._signals = signals
         self.snapshot = snapshot
         super().__init__(DryRun._train_step)  # type: ignore[arg-type]  # an Engine calls it with itself, a DryRun
         self._original_state = self._trainer.state
@@ -112,9 +115,10 @@ class DryRun(FeedingEngine):
             )
         if max_epochs is not None and max_iters is not None:
             raise ValueError("Arguments max_iters and max_epochs are mutually exclusive, got both")
+        self._signals.deliver()  # one that came in the last moment of entering
         if self._used:
             # a second run in the same block starts where the first one did
-            raise_failures(self.snapshot.restore(last=False), None, self._what)
+            self._put_back()
             self._take_fresh_state()
             forget_run(self)
         # a trainer that ended by terminate() still says so
@@ -130,7 +134,7 @@ class DryRun(FeedingEngine):
         if first is None:
             return self.state
         self.snapshot.add_data("data", data)
-        self._loader = private_loader(data)
+        self._loader = private_loader(data, self.snapshot.loaders)
         self._progress = Progress(self._what, self._setting.progress_bar)
         self._used = True
         try:
@@ -247,7 +251,7 @@ class DryRun(FeedingEngine):
         if self.iterations:  # it is not the first one
             if plan.rewind:
                 self._drop_batches()
-            raise_failures(self.snapshot.restore(last=False, surroundings=plan.rewind), None, self._what)
+            self._put_back(surroundings=plan.rewind)
             self._renew_state()
             if plan.rewind:
                 self._rewinding = True
@@ -257,6 +261,11 @@ class DryRun(FeedingEngine):
         self._progress.begin(plan)
         if plan.prepare is not None:
             plan.prepare()
+
+    def _put_back(self, *, surroundings: bool = True) -> None:
+        failures = self.snapshot.restore(last=False, surroundings=surroundings)
+        self._signals.deliver()
+        raise_failures(failures, None, self._what)
 
     def _train_step(self, batch: Any) -> Any:
         trainer = self._trainer

@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader
 
 from ignite_lr.core.engine import INTERNALS, process_function
 from ignite_lr.dry_run._tensors import TensorCopies
-from ignite_lr.dry_run._values import bind
-from ignite_lr.dry_run._walk import GENERATORS, Role, Walk
+from ignite_lr.dry_run._values import GENERATORS, bind
+from ignite_lr.dry_run._walk import Role, Walk
 
 __all__ = ["Snapshot"]
 

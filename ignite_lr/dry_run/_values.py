@@ -7,6 +7,7 @@ another thread that reads them in this moment finds old things or new things, bu
 from __future__ import annotations
 
 import copy
+import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["are_atoms", "bind", "duplicate", "is_atom", "put_back", "same"]
+__all__ = ["GENERATORS", "are_atoms", "bind", "duplicate", "is_atom", "put_back", "same"]
+
+GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _ATOMS = frozenset((*_PLAIN, *np.sctypeDict.values())) - {np.object_, np.void}

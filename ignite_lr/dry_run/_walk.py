@@ -31,11 +31,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ignite_lr.dry_run._border import has_attributes, is_machinery, is_opaque, is_open, slots_of
 from ignite_lr.dry_run._samples import Samples
 from ignite_lr.dry_run._tensors import Restore, TensorCopies, has_dispatch
-from ignite_lr.dry_run._values import are_atoms, bind, duplicate, is_atom, put_back, same
+from ignite_lr.dry_run._values import GENERATORS, are_atoms, bind, duplicate, is_atom, put_back, same
 
-__all__ = ["GENERATORS", "Role", "Walk"]
-
-GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+__all__ = ["Role", "Walk"]
 
 # Iterators that a copy can stand in for: they know their place in what they go through.
 _ITERATORS = frozenset(map(type, (iter([]), iter(()), iter(range(0)), iter(range(2**70)), iter(""), iter(b""))))
@@ -411,7 +409,8 @@ class Walk:
         for name in names:
             item = inner.getattr(name)
             kept = self._keep(item) if isinstance(item, torch.Tensor) else duplicate(item)
-            self._note(module, bind(_fill_script, inner, name, kept, isinstance(item, torch.Tensor)))
+            if not isinstance(kept, nn.Parameter):
+                self._note(module, bind(_fill_script, inner, name, kept, isinstance(item, torch.Tensor)))
 
     def _optimizer(self, optimizer: Optimizer) -> None:
         self.optimizers.append(optimizer)

@@ -26,7 +26,7 @@ class Trained:
         x = torch.randn(40, 4)
         self.data = DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), 8, shuffle=True)
         self.seen: list[tuple[int, int, int]] = []
-        self.trainer = Engine(self.step)
+        self.trainer = Engine(lambda engine, batch: self.step(engine, batch))  # what a closure holds stays as it is
         self.every = every
 
     def step(self, engine: Engine, batch: Any) -> float:
