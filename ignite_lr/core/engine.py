@@ -31,6 +31,7 @@ __all__ = [
     "listens_on",
     "listens_to",
     "process",
+    "process_function",
     "running_trainers",
 ]
 
@@ -130,6 +131,11 @@ def listens_on(engine: Engine, event: Any, handler: Callable[..., Any]) -> bool:
 def process(engine: Engine, batch: Any) -> Any:
     """The output of the engine's process function for one batch, without an event."""
     return engine._process_function(engine, batch)
+
+
+def process_function(engine: Engine) -> Callable[..., Any]:
+    """What the engine does with a batch, as its user gave it."""
+    return engine._process_function
 
 
 def data_length(engine: Engine, data: Iterable[Any]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -110,6 +111,7 @@ class Block:
 
     def _leave(self, error: BaseException | None) -> None:
         failures: list[tuple[str, BaseException]] = []
+        doubts: list[str | None] = []
         engine, snapshot = self._engine, self._snapshot
         self._engine = self._snapshot = None
         steps: list[Callable[[], object]] = []
@@ -118,6 +120,7 @@ class Block:
         if snapshot is not None:
             if engine is not None:  # before that, nothing has been touched
                 steps.append(lambda: failures.extend(snapshot.restore()))
+                steps.append(lambda: doubts.append(snapshot.doubts()))
             steps.append(snapshot.close)
         if engine is not None:
             steps.append(engine.let_handlers_go_on)
@@ -128,3 +131,5 @@ class Block:
             except BaseException as failure:  # noqa: PERF203 - each step must run, whatever the others do
                 failures.append((self._what, failure))
         raise_failures(failures, error, self._what)
+        for doubt in filter(None, doubts):
+            warnings.warn(f"after the {self._what}, {doubt}", UserWarning, stacklevel=3)

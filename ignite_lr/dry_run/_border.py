@@ -35,8 +35,10 @@ _OPEN_STANDARD = (
 )
 # libraries whose objects are no state of a training, or keep it where no attribute shows it
 _CLOSED = frozenset(
-    ("PIL", "clearml", "h5py", "ignite", "ignite_lr", "matplotlib", "mlflow", "neptune", "numpy", "pandas", "polyaxon")
-    + ("pyarrow", "tensorboard", "tensorboardX", "visdom", "wandb")
+    {
+        *("PIL", "clearml", "h5py", "ignite", "ignite_lr", "matplotlib", "mlflow", "neptune", "numpy", "pandas"),
+        *("polyaxon", "pyarrow", "tensorboard", "tensorboardX", "visdom", "wandb"),
+    }
 )
 # modules that keep in their attributes how far their own machinery is, which goes on elsewhere
 _MACHINERY = ("torch.nn.parallel", "torch.distributed", "torch._dynamo", "torch.fx")

@@ -56,7 +56,9 @@ class DryRun(FeedingEngine):
         iterations: how many batches were used in this run, over all passes.
     """
 
-    def __init__(self, what: str, setting: Setting, snapshot: Snapshot, plan: Callable[[DryRun], Passes], signals: Signals) -> None:
+    def __init__(
+        self, what: str, setting: Setting, snapshot: Snapshot, plan: Callable[[DryRun], Passes], signals: Signals
+    ) -> None:
         self._what = what
         self._setting = setting
         self._trainer = setting.trainer

@@ -52,4 +52,4 @@ class Samples:
 
 
 def _each(dimensions: int) -> int:
-    return max(1, math.floor(_SAMPLE ** (1 / max(dimensions, 1))))
+    return max(1, math.floor(math.pow(_SAMPLE, 1 / max(dimensions, 1))))

@@ -102,7 +102,7 @@ class Snapshot:
         """
         # "run" is what a dry run puts there itself, and takes away
         self._walk.attributes(name, trainer, (INTERNALS - set(_ENGINE_FLAGS)) | {"run"})
-        step = trainer._process_function
+        step = process_function(trainer)
         while isinstance(step, functools.partial):
             self._walk(name, (step.args, step.keywords), Role.THINGS)
             step = step.func
@@ -151,7 +151,9 @@ class Snapshot:
         """What may not be as it was although nothing failed, for a warning after the last restore; None for nothing."""
         texts = []
         if self._walk.missed:
-            texts.append(f"these cannot be captured, and go on from where the dry run left them: {_listed(self._walk.missed)}")
+            texts.append(
+                f"these cannot be captured, and go on from where the dry run left them: {_listed(self._walk.missed)}"
+            )
         changed = self._walk.samples.changed()
         if changed:
             texts.append(f"arrays of {_listed(changed)} are too large to be copied, and the dry run changed them")

@@ -178,7 +178,18 @@ class TensorCopies:
 class Slot:
     """Stands for one tensor: called in a round of restoring, it gives the tensor with the values it had."""
 
-    __slots__ = ("_attributes", "_copies", "_given", "_gradient", "_index", "_kind", "_needs", "_owner", "_round", "live")
+    __slots__ = (
+        "_attributes",
+        "_copies",
+        "_given",
+        "_gradient",
+        "_index",
+        "_kind",
+        "_needs",
+        "_owner",
+        "_round",
+        "live",
+    )
 
     def __init__(self, copies: TensorCopies, tensor: torch.Tensor) -> None:
         self._copies = copies
@@ -327,7 +338,7 @@ def place(to: torch.device | str | os.PathLike[str] | None) -> tuple[torch.devic
         try:
             to = torch.device(to)
         except RuntimeError:
-            return None, Path(to)
+            return None, Path(str(to))
     if isinstance(to, torch.device):
         if to.type == "meta":
             raise ValueError("snapshot_to must be a device that holds values, got meta.")
