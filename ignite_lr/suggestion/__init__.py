@@ -1,15 +1,18 @@
 """Rules that read a learning rate off the curve of a range test.
 
-Every rule is a pure function of ``lrs`` and ``losses``, two 1-d sequences of the same length:
-positive, increasing learning rates and the training loss seen at each. ``RULES`` names them all.
+In flow ``lrs`` and ``losses``, two 1-d sequences of the same length: positive, increasing learning rates and the
+training loss seen at each. Out flows a rate. Every rule is a pure function of the two; ``RULES`` names them all.
 
-- ``descent`` is the default rule. It reads **raw** losses and is the only one that abstains, by
-  raising ``NoSuggestionError``. ``judge`` returns the same answer as a ``Verdict`` (rate,
-  confidence, reason, interval) and never abstains by raising; ``judge_repeats`` does so for
-  several sweeps over the same rates.
-- ``steepest`` and the rules of fastai (``valley``, ``slide``, ``minimum``, ``steep``) read
-  **smoothed** losses, as the originals do, and always answer.
-- ``unstable_lr`` says from which rate on the loss never comes back.
+- ``descent`` is the default rule. It reads **raw** losses and is the only one that abstains, by raising
+  ``NoSuggestionError``. ``judge`` returns the same answer as a ``Verdict`` (rate, confidence, reason, interval) and
+  never abstains by raising; ``judge_repeats`` does so for several sweeps over the same rates.
+- ``steepest``, the rules of fastai (``valley``, ``slide``, ``minimum``, ``steep``) and Ignite's
+  (``fastai_lr_finder``) read **smoothed** losses, as the originals do, and always answer.
+- ``unstable_lr`` says from which rate on the loss is back where it started.
+
+What must never happen: that the default rule names a rate outside the swept range, that an answer depends on anything
+but the two arguments, or that losses scaled or shifted give another one. Nothing of PyTorch or of the other rooms is
+known here.
 """
 
 from ignite_lr.suggestion._descent import (
@@ -23,7 +26,7 @@ from ignite_lr.suggestion._descent import (
     judge_repeats,
     unstable_lr,
 )
-from ignite_lr.suggestion._peers import minimum, slide, steep, steepest, valley
+from ignite_lr.suggestion._peers import fastai_lr_finder, minimum, slide, steep, steepest, valley
 
 __all__ = [
     "DEFAULT",
@@ -32,6 +35,7 @@ __all__ = [
     "NoSuggestionError",
     "Verdict",
     "descent",
+    "fastai_lr_finder",
     "judge",
     "judge_repeats",
     "minimum",

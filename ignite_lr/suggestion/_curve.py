@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ Numbers = Sequence[float] | npt.NDArray[np.floating]
 Floats = npt.NDArray[np.float64]
 
 
-def curve(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats]:
+def checked(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats]:
     """Rates and losses as 1-d arrays of one length; the rates are positive, finite and increase.
 
     Raises:
@@ -31,19 +32,31 @@ def curve(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats]:
 
 
 def vector(name: str, values: Numbers) -> Floats:
-    """The argument ``name`` as a 1-d array of floats."""
+    """The argument ``name`` as a 1-d array of floats. Words and truth values are no numbers."""
     try:
-        numbers = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}") from None
+        kind = np.asarray(values).dtype.kind
+        if kind == "O" and any(isinstance(value, str | bytes | bool) for value in values):
+            kind = "U"
+        numbers = np.asarray(values, dtype=np.float64) if kind in "iufO" else None
+    except Exception:  # lists of different lengths, numbers beyond all floats, objects whose own methods raise
+        numbers = None
+    if numbers is None:
+        raise TypeError(f"{name} must be a sequence of numbers, got {_shown(values)}")
     if numbers.ndim != 1:
         raise ValueError(f"{name} must be 1-d, got shape {numbers.shape}")
     return numbers
 
 
+def _shown(values: object) -> str:
+    try:
+        return reprlib.repr(values)
+    except Exception:  # a repr of the user's own
+        return f"an object of type {type(values).__name__}"
+
+
 def finite_curve(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats]:
     """A curve for the rules that always answer: at least two points, cut at the first NaN."""
-    x, y = curve(lrs, losses)
+    x, y = checked(lrs, losses)
     finite = np.isfinite(y)
     count = len(y) if finite.all() else int(np.argmin(finite))
     if count < 2:

@@ -1,15 +1,6 @@
-"""Rules that read a learning rate off the curve of a range test.
+"""The default rule: what it says about a curve, with how much confidence, and why.
 
-Every rule is a pure function of ``lrs`` and ``losses``, two 1-d sequences of the same length:
-positive, increasing learning rates and the training loss seen at each. ``RULES`` names them all.
-
-- ``descent`` is the default rule. It reads **raw** losses and is the only one that abstains, by
-  raising ``NoSuggestionError``. ``judge`` returns the same answer as a ``Verdict`` (rate,
-  confidence, reason, interval) and never abstains by raising; ``judge_repeats`` does so for
-  several sweeps over the same rates.
-- ``steepest`` and the rules of fastai (``valley``, ``slide``, ``minimum``, ``steep``) read
-  **smoothed** losses, as the originals do, and always answer.
-- ``unstable_lr`` says from which rate on the loss never comes back.
+Raw losses flow in, a ``Verdict`` flows out; ``descent`` is the same as a plain function that abstains by raising.
 """
 
 from __future__ import annotations
@@ -19,23 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ignite_lr.suggestion._curve import Floats, Numbers, curve, vector
-from ignite_lr.suggestion._fall import (
-    EDGE_SIGMAS,
-    MIN_DEPTH,
-    MIN_POINTS,
-    MIN_SIGMAS,
-    Fall,
-    capped,
-    crossing,
-    edge_sigmas,
-    find_edge,
-    find_fall,
-    head,
-    noise_of,
-    ready,
-)
-from ignite_lr.suggestion._peers import minimum, slide, steep, steepest, valley
+from ignite_lr.suggestion._curve import Floats, Numbers, checked, vector
+from ignite_lr.suggestion._fall import EDGE_SIGMAS, MIN_POINTS, Reading, capped, head, leaves, read_curve, ready
+from ignite_lr.suggestion._peers import fastai_lr_finder, minimum, slide, steep, steepest, valley
 
 __all__ = [
     "DEFAULT",
@@ -46,21 +23,13 @@ __all__ = [
     "descent",
     "judge",
     "judge_repeats",
-    "minimum",
-    "slide",
-    "steep",
-    "steepest",
     "unstable_lr",
-    "valley",
 ]
 
 MIN_CONFIDENCE = 0.5
 """Below this confidence the default rule abstains: the descent is less than ``MIN_SIGMAS`` standard errors deep, or
 less than ``MIN_DEPTH`` of what one batch differs from the next, and not ``EDGE_SIGMAS`` deep just below the explosion
 either, which has this very confidence. Twice that depth has the confidence 2/3."""
-
-WIDTHS = (0.05, 0.075, 0.1, 0.2)
-"""Widths of the smoothing (standard deviation of the Gaussian) as shares of the sweep."""
 
 
 class NoSuggestionError(RuntimeError):
@@ -165,7 +134,8 @@ def judge(lrs: Numbers, losses: Numbers) -> Verdict:
         >>> verdict.lr is None, verdict.confidence
         (True, 0.0)
     """
-    return _read(*ready(*curve(lrs, losses)))
+    x, y = ready(*checked(lrs, losses))
+    return _verdict(x, read_curve(x, y))
 
 
 def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
@@ -191,15 +161,15 @@ def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
     if len(curves) == 0:
         raise ValueError("curves must hold the losses of at least one sweep, got none")
     x = vector("lrs", lrs)
-    sweeps = [ready(*curve(x[: len(losses)], losses)) for losses in curves]
+    sweeps = [ready(*checked(x[: len(losses)], losses)) for losses in curves]
     if len(sweeps) == 1:
-        return _read(*sweeps[0])
+        x, y = sweeps[0]
+        return _verdict(x, read_curve(x, y))
     points = max(len(y) for _, y in sweeps)
-    if points < MIN_POINTS:
-        return _read(x[:points], np.zeros(points))
+    x = x[:points]
     pooled = np.mean([capped(y, points) for _, y in sweeps], axis=0)
-    verdict = _read(x[:points], pooled)
-    single = [lr for lr in (_read(*sweep).lr for sweep in sweeps) if lr is not None]
+    verdict = _verdict(x, read_curve(x, pooled))
+    single = [lr for own, y in sweeps if (lr := _verdict(own, read_curve(own, y)).lr) is not None]
     if verdict.lr is None or not single:
         return verdict
     interval = (min(*single, verdict.lr), max(*single, verdict.lr))
@@ -207,77 +177,67 @@ def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
     return Verdict(verdict.lr, verdict.confidence, said, interval)
 
 
-def _read(x: Floats, y: Floats) -> Verdict:
-    """The default rule on a finite curve without outliers."""
-    count = len(y)
-    if count < MIN_POINTS:
-        said = f"the sweep has {count} finite losses and the rule needs {MIN_POINTS}: lower start_lr or raise num_iter"
+def _verdict(x: Floats, seen: Reading | None) -> Verdict:
+    """What the default rule says to a reading of a curve over the rates ``x``."""
+    if seen is None:
+        said = f"the sweep has {len(x)} finite losses and the rule needs {MIN_POINTS}: lower start_lr or raise num_iter"
         return Verdict(None, 0.0, said)
-    noise = max(noise_of(y), 1e-12 * float(np.abs(y).max()), float(np.finfo(np.float64).tiny))  # rounding is noise too
-    raw, y = y, capped(y, count)
-    # The significance of the descent is that of the width that shows it best; its place is read at a width that
-    # blurs little, and only as much more as the noise asks for.
-    sigmas = max(find_fall(y, noise, width * count).sigmas for width in WIDTHS)
-    for width in WIDTHS[:3]:
-        fall = find_fall(y, noise, width * count)
-        if noise * fall.shrink <= 0.1 * fall.depth:
-            break
-    strength = min(sigmas / MIN_SIGMAS, fall.depth / (MIN_DEPTH * noise))
+    fall, edge, strength = seen.fall, seen.edge, seen.strength
     confidence = 1 / (1 + 1 / strength) if strength > 0 else 0.0
-    lowest = fall.lowest
-    edge = find_edge(raw, fall.start, noise)
-    log_x = np.log10(x)
-    decades = max(float(log_x[-1] - log_x[0]), 1e-9)
-    late = min(0.0, float(np.log10((count - 1) / decades / 200)) / 2)
-    if strength < 1 and edge is not None and edge_sigmas(x, y, edge, noise) >= EDGE_SIGMAS:
+    if strength < 1 and edge is not None and seen.below_edge >= EDGE_SIGMAS:
+        lr = float(x[edge]) / 2 * 10**seen.late
+        confidence = MIN_CONFIDENCE
         said = f"the loss falls only a little before it explodes at {x[edge]:.2g}, and the rate is a share of that one"
         said += "; to be sure, raise num_iter or the batch size, or sweep with repeats"
-        return Verdict(float(x[edge]) / 2 * 10**late, MIN_CONFIDENCE, said)
-    if strength >= 1 and lowest < 3:  # what lies below the first rates is out of sight
-        said = f"the loss turns up at {x[lowest]:.2g}, within the first points of the sweep: lower start_lr"
+    elif strength < 1:
+        return Verdict(None, confidence, _why_not(x, seen))
+    elif fall.lowest < 3:  # what lies below the first rates is out of sight
+        said = f"the loss turns up at {x[fall.lowest]:.2g}, within the first points of the sweep: lower start_lr"
         return Verdict(None, MIN_CONFIDENCE / 2, said)
-    if strength < 1:
-        return Verdict(None, confidence, _why_not(x, raw, fall, noise))
-    done = crossing(log_x, fall.smooth, fall.start - 0.95 * fall.depth)
-    log_lr = (done + min(log_x[lowest], done + 1)) / 2 + late
-    if edge is not None:
-        weight = 1 / (1 + (strength / 2) ** 2)
-        log_lr = (1 - weight) * log_lr + weight * (log_x[edge] - np.log10(8))
-    lr = 10 ** float(log_lr)
-    depth = f"{sigmas:.0f}" if sigmas < 1000 else "more than 1000"
-    said = f"just below the end of the descent, {depth} standard errors deep, lowest at {x[lowest]:.2g}"
-    turned = fall.smooth[lowest:].max() > fall.smooth[lowest] + 0.1 * fall.depth
-    if not turned:
-        # Half as far above the limit: the rate is a safe one, but a better one may lie beyond the sweep.
-        confidence = (confidence + MIN_CONFIDENCE) / 2
-        said += f"; the sweep ended at {x[-1]:.2g} before the loss turned up: a larger end_lr may show a better rate"
+    else:
+        log_lr = (seen.done + min(np.log10(x[fall.lowest]), seen.done + 1)) / 2 + seen.late
+        if edge is not None:
+            weight = 1 / (1 + (strength / 2) ** 2)
+            log_lr = (1 - weight) * log_lr + weight * (np.log10(x[edge]) - np.log10(8))
+        lr = 10 ** float(log_lr)
+        depth = f"{seen.sigmas:.0f}" if seen.sigmas < 1000 else "more than 1000"
+        said = f"just below the end of the descent, {depth} standard errors deep, lowest at {x[fall.lowest]:.2g}"
+        if fall.smooth[fall.lowest :].max() <= fall.smooth[fall.lowest] + 0.1 * fall.depth:
+            # Half as far above the limit: the rate is a safe one, but a better one may lie beyond the sweep.
+            confidence = (confidence + MIN_CONFIDENCE) / 2
+            said += (
+                f"; the sweep ended at {x[-1]:.2g} before the loss turned up: a larger end_lr may show a better rate"
+            )
     if lr < x[0]:
-        said += "; it lies below the first rate: lower start_lr to be sure"
-    return Verdict(lr, confidence, said)
+        said = (
+            f"the descent was under way at the first rate, {x[0]:.2g}, and the best rate seems to lie below it: lower "
+            "start_lr (where it is left out, the sweep begins at the optimizer's present rate)"
+        )
+        return Verdict(None, MIN_CONFIDENCE / 2, said)
+    return Verdict(min(lr, float(x[-1])), confidence, said)
 
 
-def _why_not(x: Floats, y: Floats, fall: Fall, noise: float) -> str:
+def _why_not(x: Floats, seen: Reading) -> str:
     """Why there is no suggestion, and what to change."""
-    seen = f"between {x[0]:.2g} and {x[-1]:.2g}"
-    shapeless = fall.sigmas < 1 or fall.lowest < head(len(x))
-    if shapeless and np.median(y[len(y) // 4 : len(y) // 2]) > fall.start + noise:
-        return f"the loss rises from the first rates on ({seen}): lower start_lr"
-    edge = find_edge(y, fall.start, noise)
-    if edge is not None and edge >= head(len(x)):
-        seen += f"; it explodes at {x[edge]:.2g}, and a tenth of that is the best guess there is"
-    if shapeless:
-        return f"the model did not learn at any rate in this range ({seen}): widen it, or look at model, loss and data"
+    rates = f"between {x[0]:.2g} and {x[-1]:.2g}"
+    if seen.shapeless and seen.rises:
+        return f"the loss rises from the first rates on ({rates}): lower start_lr"
+    if seen.edge is not None and seen.edge >= head(len(x)):
+        rates += f"; it explodes at {x[seen.edge]:.2g}, and a tenth of that is the best guess there is"
+    if seen.shapeless:
+        return f"the model did not learn at any rate in this range ({rates}): widen it, or look at model, loss and data"
     return (
-        f"the loss falls by {fall.depth:.2g} only, {fall.sigmas:.1f} standard errors, where batches differ by "
-        f"{noise:.2g} ({seen}): raise num_iter or the batch size, sweep with repeats, or widen the range"
+        f"the loss falls by {seen.fall.depth:.2g} only, {seen.fall.sigmas:.1f} standard errors, where batches differ "
+        f"by {seen.noise:.2g} ({rates}): raise num_iter or the batch size, sweep with repeats, or widen the range"
     )
 
 
 def unstable_lr(lrs: Numbers, losses: Numbers) -> float | None:
-    """The smallest rate from which on the loss stays above its starting level, or None.
+    """The smallest rate from which on the loss is back at its starting level or above, for good, or None.
 
-    The starting level is the first loss, and on curves of 20 points and more twice their noise above it. A non-finite
-    loss is above every level.
+    On curves of 20 points and more this is judged on running medians, within the noise of single batches: one lucky
+    batch of a network that is dead moves nothing. A dead network returns to chance level, which may lie a little below
+    the first losses. A non-finite loss is above every level.
 
     Args:
         lrs: positive, increasing learning rates.
@@ -290,13 +250,8 @@ def unstable_lr(lrs: Numbers, losses: Numbers) -> float | None:
         >>> unstable_lr([0.1, 0.2, 0.4, 0.8], [2.0, 1.0, 2.5, 9.0])
         0.4
     """
-    x, y = curve(lrs, losses)
-    if len(y) == 0:
-        return None
-    finite = y[np.isfinite(y)]
-    margin = 2 * noise_of(finite) if len(finite) >= 20 else 0.0
-    back = np.flatnonzero(y <= y[0] + margin)
-    first = int(back[-1]) + 1 if len(back) else 0
+    x, y = checked(lrs, losses)
+    first = leaves(y) if len(y) else 0
     return float(x[first]) if first < len(x) else None
 
 
@@ -308,4 +263,5 @@ RULES: dict[str, Callable[[Numbers, Numbers], float]] = {
     "slide": slide,
     "minimum": minimum,
     "steep": steep,
+    "fastai_lr_finder": fastai_lr_finder,
 }

@@ -157,3 +157,33 @@ def steepest(lrs: Numbers, losses: Numbers) -> float:
     log_x = np.log(x)
     slopes = (y[2 : last + 1] - y[: last - 1]) / (log_x[2 : last + 1] - log_x[: last - 1])
     return float(x[1 + np.argmin(slopes)])
+
+
+def fastai_lr_finder(lrs: Numbers, losses: Numbers) -> float:
+    """As Ignite's ``FastaiLRFinder``: where the loss falls most from point to point, before its minimum.
+
+    Differences are over two points and in float32, as the original's. Where it refuses a curve, because the minimum is
+    among the first two points, this is the rate of the minimum.
+
+    Args:
+        lrs: positive, increasing learning rates.
+        losses: as many smoothed losses; what comes after a non-finite one is left out.
+
+    Returns:
+        the suggested learning rate.
+
+    Raises:
+        ValueError: if the arguments are no curve of at least two points.
+
+    Example:
+        >>> fastai_lr_finder([0.1, 0.2, 0.4, 0.8, 1.6], [3.0, 2.9, 1.0, 0.9, 9.0])
+        0.2
+
+    Source: pytorch-ignite, ``handlers/lr_finder.py``.
+    """
+    x, y = finite_curve(lrs, losses)
+    single = y.astype(np.float32)
+    last = int(np.argmin(single))
+    if last < 2:
+        return float(x[last])
+    return float(x[1 + np.argmin((single[2 : last + 1] - single[: last - 1]) / 2)])
