@@ -209,10 +209,12 @@ def leaves(y: Floats) -> int:
 
     The starting level is the mean of the first tenth. The loss is back where the sum of what it lies above a level,
     counted from a point to the end, is largest (Page's cumulative sum): noise averages out in it, and a batch or two
-    decide nothing. The level is the starting level less twice the noise of a batch. A network that is dead stays at chance
-    level, which may lie a little below where it started: a flat stretch at the end, or before an explosion, that won
-    back four fifths of the descent counts as back. Short curves, and those that never fell, are compared with their
-    start point by point.
+    decide nothing. The level is the starting level less twice the noise of a batch. A network that is dead stays at
+    chance level, which may lie a little below where it started: a flat stretch at the end, or before an explosion,
+    that won back four fifths of the descent counts as back. Short curves, and those that never fell, are compared with
+    their start point by point.
+
+    Source: E. S. Page, Continuous inspection schemes, Biometrika 41 (1954).
     """
     count = len(y)
     if count < 20:

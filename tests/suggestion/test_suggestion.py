@@ -139,6 +139,22 @@ class TestArguments:
         with pytest.raises(ValueError, match=message):
             rule(lrs, losses)
 
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            *(None, 3.5, "ab", ["1", "2"], [1.0, "2"], [True, False], [b"1", b"2"], [1j, 2.0], [[1], [1, 2]]),
+            *([10**400, 1], object(), [object(), 1.0], {1.0: 2.0}),
+            type("Hostile", (), {"__repr__": lambda self: 1 / 0})(),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    @pytest.mark.parametrize("rule", [*RULES.values(), judge, unstable_lr])
+    def test_what_is_no_sequence_of_numbers(self, rule, wrong) -> None:
+        for name, arguments in (("lrs", (wrong, [1.0, 2.0])), ("losses", ([0.1, 0.2], wrong))):
+            with pytest.raises((TypeError, ValueError), match=f"^{name} must be .*got ") as caught:
+                rule(*arguments)
+            assert len(str(caught.value)) < 500
+
     def test_words_are_no_numbers(self) -> None:
         with pytest.raises(TypeError, match="losses must be a sequence of numbers, got 'ab'"):
             valley([0.1, 0.2], ["a", "b"] and "ab")  # type: ignore[arg-type]
@@ -408,6 +424,68 @@ class TestUnstableRate:
         flat = 2.3 + 0.1 * np.random.default_rng(4).standard_normal(300)
         flat[0] = 2.25
         assert (unstable_lr(lrs, flat) or 10.0) > 1.0
+
+    @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.parametrize("points", [100, 300, 1000])
+    @pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+    @pytest.mark.parametrize("above", [0.0, 0.2], ids=["at its start", "below its start"])
+    def test_a_dead_network_returns_to_chance_level(self, points: int, noise: float, above: float, seed: int) -> None:
+        # lucky batches of a dead network lie below the start, and unlucky ones of a living one above it
+        lrs, chance = rates(points), math.log(10)
+        learning = chance + above / (1 + lrs / 1e-6) - 1.6 / (1 + (0.01 / lrs) ** 1.5)
+        losses = np.where(lrs < 1, learning, chance) + noise * np.random.default_rng(seed).normal(size=points)
+        assert 1.0 <= unstable_lr(lrs, losses) * (1 + 1e-9) < 1.6  # type: ignore[operator]  # there is one
+        losses[-points // 20 :] = math.inf  # and explodes in the end
+        assert 1.0 <= unstable_lr(lrs, losses) * (1 + 1e-9) < 1.6  # type: ignore[operator]  # there is one
+
+    @pytest.mark.parametrize("noise", [0.0, 0.05])
+    def test_a_loss_that_comes_back_halfway_is_not_unstable(self, noise: float) -> None:
+        lrs = rates()
+        losses = curve(lrs, diverges=1e9, noise=noise) + 1.2 / (1 + (1 / lrs) ** 2)
+        assert unstable_lr(lrs, losses) is None
+
+    def test_a_single_outlier_is_not_unstable(self) -> None:
+        losses = curve(rates(), diverges=1e9, noise=0.02)
+        losses[150] = 50.0
+        assert unstable_lr(rates(), losses) is None
+        losses[-1] = 2.29
+        assert unstable_lr(rates(), losses) in (None, 10.0)
+
+
+class TestWithinTheSweep:
+    @settings(max_examples=100, deadline=None)
+    @given(
+        learns=st.floats(-6, 1),
+        diverges=st.floats(-2, 2),
+        start=st.floats(-7, -1),
+        noise=st.floats(0, 0.2),
+        points=st.integers(10, 300),
+    )
+    def test_no_suggestion_outside(
+        self, learns: float, diverges: float, start: float, noise: float, points: int
+    ) -> None:
+        lrs = rates(points, 10**start, 10.0)
+        verdict = judge(lrs, curve(lrs, learns=10**learns, diverges=10**diverges, noise=noise))
+        if verdict.lr is not None:
+            assert lrs[0] <= verdict.lr <= lrs[-1]
+
+    def test_a_descent_that_was_under_way_asks_for_lower_rates(self) -> None:
+        lrs = rates(60, 0.05, 10.0)
+        with pytest.raises(NoSuggestionError, match="lower start_lr"):
+            descent(lrs, curve(lrs, learns=0.01, diverges=2.0))
+
+
+class TestFastaiLRFinder:
+    @pytest.mark.parametrize("noise", [0.0, 0.01, 0.3])
+    @pytest.mark.parametrize("seed", range(5))
+    def test_equal_to_the_original(self, noise: float, seed: int) -> None:
+        from ignite.handlers import FastaiLRFinder
+
+        lrs = rates(200)
+        losses = curve(lrs, noise=noise, seed=seed)
+        original = FastaiLRFinder()
+        original._history = {"lr": lrs.tolist(), "loss": losses.tolist()}
+        assert suggestion.fastai_lr_finder(lrs, losses) == original.lr_suggestion()
 
 
 class TestBenchmark:
