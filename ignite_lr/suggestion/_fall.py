@@ -244,7 +244,8 @@ def _after(below: npt.NDArray[np.bool_]) -> int:
 def _running_median(y: Floats, width: int) -> Floats:
     """The median of every ``width`` points, an odd number; what is not finite is above all else."""
     padded = np.pad(np.where(np.isfinite(y), y, np.inf), width // 2, mode="reflect")
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
+    medians: Floats = np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
+    return medians
 
 
 def _rise(y: Floats, level: float, noise: float) -> int:
