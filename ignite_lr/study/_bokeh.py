@@ -1,0 +1,116 @@
+"""The interactive page of a study: the objective over the rate beside the curves, linked."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+from ignite_lr.core.figure import BLACK, BLUE, RED, finite
+from ignite_lr.study._picture import GREY, StudyPicture
+
+__all__ = ["study_html"]
+
+# both sources have one row a trial, so the row that is hovered in one picture is the row to light in the other
+_LIGHT = """
+const lit = new Set(cb_data.index.indices.concat(cb_data.index.line_indices ?? []));
+if (cb_data.renderer == lines && lines.glyph.type == 'MultiLine') {
+  for (const i of Object.keys(cb_data.index.multiline_indices)) lit.add(Number(i));
+}
+const n = source.data.rest_width.length;
+source.data.width = Array.from({length: n}, (_, i) => lit.has(i) ? 4 : source.data.rest_width[i]);
+const dim = lit.size ? 0.3 : 1;
+source.data.alpha = Array.from({length: n}, (_, i) => lit.has(i) ? 1 : dim * source.data.rest_alpha[i]);
+source.data.size = Array.from({length: n}, (_, i) => lit.has(i) ? 16 : source.data.rest_size[i]);
+source.change.emit();
+"""
+
+
+def study_html(picture: StudyPicture, path: str | os.PathLike[str], title: str | None = None) -> Path:
+    """Write a study as one HTML file with Bokeh; see ``StudyResult.to_html``."""
+    try:
+        # its annotations do not know what its constructors take
+        models: Any = importlib.import_module("bokeh.models")
+        figure: Any = importlib.import_module("bokeh.plotting").figure
+        row: Any = importlib.import_module("bokeh.layouts").row
+        from bokeh.embed import file_html
+        from bokeh.resources import INLINE
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "to_html requires bokeh to be installed: pip install ignite_lr[html]", name="bokeh"
+        ) from error
+    heading = "Study" if title is None else title
+    source = models.ColumnDataSource(_columns(picture))
+    common = {"height": 480, "tools": "pan,box_zoom,wheel_zoom,reset,save", "sizing_mode": "stretch_width"}
+    axis = figure(
+        x_axis_type="linear" if picture.warmup_axis else "log",
+        x_axis_label=picture.x_name,
+        y_axis_label=picture.value_name,
+        **common,
+    )
+    spans = [(x, span) for x, span in zip(picture.x, picture.spans(), strict=True) if span is not None]
+    axis.segment(
+        [x for x, _ in spans],
+        [span[0] for _, span in spans],
+        [x for x, _ in spans],
+        [span[1] for _, span in spans],
+        line_color=BLUE,
+        line_alpha=0.4,
+        line_width=5,
+    )
+    points = axis.scatter(
+        "x", "y", source=source, size="size", marker="marker", color="point_color", line_width=2, name="trials"
+    )
+    if picture.unstable_lr is not None and not picture.warmup_axis:
+        axis.add_layout(models.BoxAnnotation(left=picture.unstable_lr, fill_color=GREY, fill_alpha=0.2))
+    curves = figure(x_axis_label="Update", y_axis_label="Training loss, smoothed", **common)
+    lines = curves.multi_line(
+        "updates", "losses", source=source, color="color", line_width="width", line_alpha="alpha", name="curves"
+    )
+    limits = picture.curve_range()
+    if limits is not None:
+        curves.y_range.start, curves.y_range.end = limits
+    # plain text: Bokeh too takes what stands between dollar signs for a formula
+    for page, text in ((axis, heading), (curves, "Hover a trial to light its curve")):
+        page.add_layout(models.Title(text=models.PlainText(text), text_font_size="14px", text_color=BLACK), "above")
+    says = [("trial", "@name"), ("lr", "@lr{%.3g}"), ("outcome", "@outcome"), ("objective", "@objective")]
+    light = models.CustomJS(args={"source": source, "lines": lines}, code=_LIGHT)
+    for page, renderer in ((axis, points), (curves, lines)):
+        page.add_tools(
+            models.HoverTool(renderers=[renderer], tooltips=says, formatters={"@lr": "printf"}, callback=light)
+        )
+    target = Path(path)
+    page_of_both = row(axis, curves, sizing_mode="stretch_width")
+    target.write_text(file_html(page_of_both, INLINE, title=heading), encoding="utf-8")
+    return target
+
+
+def _columns(picture: StudyPicture) -> dict[str, list[Any]]:
+    """One row a trial, in the order of the picture."""
+    trials, best = picture.trials, picture.best
+    rows = range(len(trials))
+    widths, alphas, sizes = (
+        [4.0 if i == best else 1.5 for i in rows],
+        [1.0 if i == best else 0.6 for i in rows],
+        [14 if i == best else 9 for i in rows],
+    )
+    return {
+        "name": [r.trial.label for r in trials],
+        "lr": [r.trial.lr for r in trials],
+        "outcome": [r.outcome if r.feasible or r.outcome != "completed" else "completed, infeasible" for r in trials],
+        "objective": [f"{r.objective:.5g}" for r in trials],
+        "x": picture.x,
+        "y": picture.heights(),
+        "marker": ["circle" if r.feasible else "x" for r in trials],
+        "point_color": [RED if i == best else BLUE if trials[i].feasible else BLACK for i in rows],
+        "color": [RED if i == best else GREY for i in rows],
+        "updates": [list(range(1, len(r.losses) + 1)) for r in trials],
+        "losses": [list(finite(r.smoothed_losses)) for r in trials],
+        "width": list(widths),
+        "rest_width": widths,
+        "alpha": list(alphas),
+        "rest_alpha": alphas,
+        "size": list(sizes),
+        "rest_size": sizes,
+    }
