@@ -13,22 +13,30 @@ if TYPE_CHECKING:
     from ignite_lr.lr_finder import LRFinder
     from ignite_lr.range_test import RangeTestResult
     from ignite_lr.scheduler import LRSchedulerHandler, ScheduleLR
+    from ignite_lr.study import Finding, LRStudy, StudyResult, Trial, TrialResult, run_study, trials
     from ignite_lr.suggestion import NoSuggestionError
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ClipReport",
+    "Finding",
     "GradNormClipper",
     "JSONLinesLogger",
     "LRFinder",
     "LRLogger",
     "LRSchedulerHandler",
+    "LRStudy",
     "NoSuggestionError",
     "RangeTestResult",
     "ScheduleLR",
+    "StudyResult",
+    "Trial",
+    "TrialResult",
+    "run_study",
     "schedules",
     "suggestion",
+    "trials",
 ]
 
 # where the names above live; rooms that are names themselves live in this package
@@ -42,8 +50,15 @@ _ROOMS = {
     "NoSuggestionError": "suggestion",
     "RangeTestResult": "range_test",
     "ScheduleLR": "scheduler",
+    "Finding": "study",
+    "LRStudy": "study",
+    "StudyResult": "study",
+    "Trial": "study",
+    "TrialResult": "study",
+    "run_study": "study",
+    "trials": "study",
 }
-_FACES = {"clipper", "logger", "lr_finder", "range_test", "scheduler", "schedules", "suggestion"}
+_FACES = {"clipper", "logger", "lr_finder", "range_test", "scheduler", "schedules", "study", "suggestion"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,8 @@ value ahead and picks it up later.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,24 @@ def listed(array: npt.NDArray[Any]) -> list[Any]:
     """
     numbers: list[Any] = array.tolist()
     return numbers
+
+
+def digest(tensors: Iterable[torch.Tensor]) -> str:
+    """A fingerprint of tensors: the same for the same shapes, dtypes and bits, on whatever device they are.
+
+    Args:
+        tensors: dense ones; of a sharded tensor, the shard that lies here.
+
+    Example:
+        >>> digest([torch.zeros(2)]) == digest([torch.zeros(2)]), digest([torch.zeros(2)]) == digest([torch.ones(2)])
+        (True, False)
+    """
+    found = hashlib.sha256()
+    for tensor in tensors:
+        local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+        found.update(f"{local.dtype} {tuple(local.shape)}".encode())
+        found.update(_bytes_of(local.contiguous()).cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 class Readback:

@@ -35,6 +35,7 @@ from ignite_lr.dry_run._ranks import mean_over_ranks
 from ignite_lr.dry_run._setting import Setting
 from ignite_lr.dry_run._snapshot import Snapshot
 from ignite_lr.dry_run._state import private_state, stateful_values, user_values
+from ignite_lr.dry_run._streams import batches_ahead, enter_stream
 from ignite_lr.dry_run._tensors import place
 from ignite_lr.dry_run._validation_loss import Validation, validator
 
@@ -47,7 +48,9 @@ __all__ = [
     "Setting",
     "Snapshot",
     "Validation",
+    "batches_ahead",
     "endless",
+    "enter_stream",
     "loss_of",
     "mean_over_ranks",
     "place",

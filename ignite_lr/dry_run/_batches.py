@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-__all__ = ["endless", "private_loader"]
+__all__ = ["endless", "private_loader", "samplers_of"]
 
 
 def private_loader(data: Any, inside: Iterable[DataLoader[Any]] = ()) -> Any:
@@ -76,11 +76,17 @@ def endless(data: Any) -> Iterator[Any]:
                 "read again, such as a DataLoader or a list, or a smaller num_iter"
             )
         epoch += 1
-        samplers = [getattr(data, "sampler", None), getattr(data, "batch_sampler", None)]
-        samplers.append(getattr(samplers[1], "sampler", None))
-        for index, sampler in enumerate(samplers):
-            if sampler is None or any(sampler is other for other in samplers[:index]):
-                continue
+        for sampler in samplers_of(data):
             if hasattr(sampler, "set_epoch"):
                 present = getattr(sampler, "epoch", epoch - 1)
                 sampler.set_epoch((present if isinstance(present, int) else epoch - 1) + 1)
+
+
+def samplers_of(data: Any) -> list[Any]:
+    """The samplers of a loader, each once: its own, its batch sampler, and the sampler of that."""
+    batches = getattr(data, "batch_sampler", None)
+    samplers: list[Any] = []
+    for sampler in (getattr(data, "sampler", None), batches, getattr(batches, "sampler", None)):
+        if sampler is not None and not any(sampler is other for other in samplers):
+            samplers.append(sampler)
+    return samplers

@@ -83,6 +83,11 @@ class Snapshot:
         return self._walk.optimizers
 
     @property
+    def generators(self) -> list[Any]:
+        """All random generators that were captured; the global ones are not among them."""
+        return self._walk.generators
+
+    @property
     def loaders(self) -> list[DataLoader[Any]]:
         """All data loaders among the data, also inside of others."""
         return self._walk.loaders

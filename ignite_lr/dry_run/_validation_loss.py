@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ from ignite.metrics import Metric
 
 from ignite_lr.core.engine import handlers_of, process
 from ignite_lr.dry_run._batches import private_loader
+from ignite_lr.dry_run._failures import raise_failures
 from ignite_lr.dry_run._loss import loss_of
 from ignite_lr.dry_run._snapshot import Snapshot
 from ignite_lr.dry_run._state import private_state
@@ -22,7 +24,7 @@ Validation = Callable[[], Any] | tuple[Engine, Iterable[Any], str]
 def validator(validation: Validation, snapshot: Snapshot) -> Callable[[], float]:
     """A function that gives the validation loss as of now."""
     if not isinstance(validation, tuple):
-        return lambda: loss_of(_keeping_modes(snapshot, validation))
+        return lambda: loss_of(_undisturbed(snapshot, validation))
     evaluator, loader, metric = validation
     private = Engine(lambda _, batch: process(evaluator, batch))
     found = False
@@ -43,7 +45,7 @@ def validator(validation: Validation, snapshot: Snapshot) -> Callable[[], float]
         private.state = private_state(evaluator, before, None)
         evaluator.state = private.state
         try:
-            _keeping_modes(snapshot, lambda: private.run(batches))
+            _undisturbed(snapshot, lambda: private.run(batches))
             if metric not in private.state.metrics:
                 known = ", ".join(sorted(private.state.metrics)) or "none"
                 raise KeyError(f"validation: the evaluator has no metric {metric!r}, but {known}")
@@ -54,11 +56,19 @@ def validator(validation: Validation, snapshot: Snapshot) -> Callable[[], float]
     return validate
 
 
-def _keeping_modes(snapshot: Snapshot, function: Callable[[], Any]) -> Any:
-    """Call a function that may put modules into evaluation mode: the training step need not set theirs each time."""
+def _undisturbed(snapshot: Snapshot, function: Callable[[], Any]) -> Any:
+    """Call a function that may put modules into evaluation mode and draw random numbers.
+
+    The training step need not set its modes each time, and its random numbers must not depend on how often somebody
+    looks at the validation loss: the global generators come back, and all that were captured.
+    """
     modes = [(module, module.training) for module in snapshot.modules]
+    random_state = Snapshot({f"generator {index}": one for index, one in enumerate(snapshot.generators)})
+    random_state.add_random_state()
     try:
         return function()
     finally:
         for module, training in modes:
             module.training = training
+        raise_failures(random_state.restore(), sys.exc_info()[1], "validation")
+        random_state.close()

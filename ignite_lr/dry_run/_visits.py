@@ -47,10 +47,11 @@ def _array(walk: Walk, value: np.ndarray[Any, Any]) -> None:
 
 
 def _generator(walk: Walk, value: Any) -> None:
+    if isinstance(value, random.SystemRandom):
+        return  # it has no state
+    walk.generators.append(value)
     if isinstance(value, torch.Generator):
         walk.note(value, bind(value.set_state, value.get_state()))
-    elif isinstance(value, random.SystemRandom):
-        return
     elif isinstance(value, random.Random):
         walk.note(value, bind(value.setstate, value.getstate()))
     elif isinstance(value, np.random.RandomState):

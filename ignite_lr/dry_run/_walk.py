@@ -56,6 +56,7 @@ class Walk:
         self.modules: list[nn.Module] = []
         self.optimizers: list[Optimizer] = []
         self.loaders: list[DataLoader[Any]] = []
+        self.generators: list[Any] = []
         self.missed: dict[str, None] = {}
         self.samples = Samples()
         self._tensors = tensors
@@ -122,7 +123,7 @@ class Walk:
 
     def close(self) -> None:
         """Let go of everything, so that it is freed at once: what puts things back refers to this walk."""
-        for held in (self.modules, self.optimizers, self.loaders, self.first, self._parts, self.after):
+        for held in (self.modules, self.optimizers, self.loaders, self.generators, self.first, self._parts, self.after):
             held.clear()
         self._known.clear()
         self.loaded.clear()

@@ -9,6 +9,7 @@ from ignite_lr.study import _trials as trials
 from ignite_lr.study._findings import Finding
 from ignite_lr.study._result import StudyResult
 from ignite_lr.study._runs import Run, Settings, TrialResult
+from ignite_lr.study._study import LRStudy, run_study
 from ignite_lr.study._trials import Trial
 
-__all__ = ["Finding", "Run", "Settings", "StudyResult", "Trial", "TrialResult", "trials"]
+__all__ = ["Finding", "LRStudy", "Run", "Settings", "StudyResult", "Trial", "TrialResult", "run_study", "trials"]
