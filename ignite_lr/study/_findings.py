@@ -28,6 +28,17 @@ class Finding:
         kind: ``"boundary"``, ``"edge"``, ``"infeasible"``, ``"sparse"``, ``"noise"``, ``"overfitting"``,
             ``"unfinished"``, ``"saturated"``, ``"oscillating"`` or ``"training_loss"``.
         text: what was seen and what to do next.
+
+    Example:
+        >>> import math
+        >>> from ignite_lr import Trial
+        >>> from ignite_lr.study._runs import Run, trial_results
+        >>> curve = tuple(2 * math.exp(-step / 20) for step in range(100))
+        >>> listed = [Trial(0.1), Trial(0.2)]
+        >>> results = trial_results(listed, [100, 100], [[Run("completed", curve)], [Run("diverged", (2.0, 9.0))]],
+        ...                         Settings())
+        >>> [found.kind for found in findings(results, Settings())]
+        ['boundary', 'edge', 'infeasible', 'sparse', 'training_loss']
     """
 
     kind: str

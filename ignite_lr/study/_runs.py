@@ -70,6 +70,11 @@ class TrialResult:
         feasible: whether it completed and learnt at least half as much as the one that learnt most.
         rise: how far the smoothed loss ever rose above its lowest so far, at least 0; inf where it was not finite.
         repeats: the single runs, one for each stream of batches.
+
+    Example:
+        >>> (result,) = trial_results([Trial(0.1)], [3], [[Run("completed", (3.0, 2.0, 1.0))]], Settings(smooth_f=0.0))
+        >>> result.objective, result.feasible, result.rise, result.descent
+        (2.0, True, 0.0, 2.0)
     """
 
     trial: Trial
