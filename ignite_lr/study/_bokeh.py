@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ignite_lr.core.figure import BLACK, BLUE, RED, finite
-from ignite_lr.study._picture import GREY, StudyPicture
+from ignite_lr.core.figure import BLACK, BLUE, GRAY, RED, finite
+from ignite_lr.study._picture import StudyPicture
 
 __all__ = ["study_html"]
 
@@ -63,7 +63,7 @@ def study_html(picture: StudyPicture, path: str | os.PathLike[str], title: str |
         "x", "y", source=source, size="size", marker="marker", color="point_color", line_width=2, name="trials"
     )
     if picture.unstable_lr is not None and not picture.warmup_axis:
-        axis.add_layout(models.BoxAnnotation(left=picture.unstable_lr, fill_color=GREY, fill_alpha=0.2))
+        axis.add_layout(models.BoxAnnotation(left=picture.unstable_lr, fill_color=GRAY, fill_alpha=0.2))
     curves = figure(x_axis_label="Update", y_axis_label="Training loss, smoothed", **common)
     lines = curves.multi_line(
         "updates", "losses", source=source, color="color", line_width="width", line_alpha="alpha", name="curves"
@@ -104,7 +104,7 @@ def _columns(picture: StudyPicture) -> dict[str, list[Any]]:
         "y": picture.heights(),
         "marker": ["circle" if r.feasible else "x" for r in trials],
         "point_color": [RED if i == best else BLUE if trials[i].feasible else BLACK for i in rows],
-        "color": [RED if i == best else GREY for i in rows],
+        "color": [RED if i == best else GRAY for i in rows],
         "updates": [list(range(1, len(r.losses) + 1)) for r in trials],
         "losses": [list(finite(r.smoothed_losses)) for r in trials],
         "width": list(widths),

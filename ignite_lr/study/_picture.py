@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ignite_lr.core.figure import BLACK, BLUE, RED, axes, dress, finite, plain
+from ignite_lr.core.figure import BLACK, BLUE, GRAY, RED, axes, dress, finite, legend, plain, png
 from ignite_lr.study._runs import Settings, TrialResult, objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["GREY", "StudyPicture", "draw_axis", "draw_curves", "page_of"]
-
-GREY = "#999999"
+__all__ = ["StudyPicture", "draw_axis", "draw_curves", "page_of"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class StudyPicture:
 
 def draw_axis(picture: StudyPicture, ax: Axes | None, title: str | None) -> Axes:
     """The objective over the rate; see ``StudyResult.plot``."""
-    ax = axes(ax)
+    ax = axes(ax, title)
     x, y = np.asarray(picture.x), np.asarray(picture.heights())
     able = np.array([r.feasible for r in picture.trials], dtype=bool)
     for at, span in zip(x, picture.spans(), strict=True):
@@ -118,20 +115,20 @@ def draw_axis(picture: StudyPicture, ax: Axes | None, title: str | None) -> Axes
         ax.plot(x[picture.best], y[picture.best], "o", color=RED, markersize=11, label=plain(label), zorder=4)
     if picture.unstable_lr is not None and not picture.warmup_axis:
         # to the edge of the axes, so that nothing looks safe that was not tried
-        ax.axvspan(picture.unstable_lr, float(x.max()) * 1.2, color=GREY, alpha=0.2, linewidth=0, label="unstable")
+        ax.axvspan(picture.unstable_lr, float(x.max()) * 1.2, color=GRAY, alpha=0.2, linewidth=0, label="unstable")
     if picture.warmup_axis:
         ax.set_xscale("symlog", linthresh=1)
     elif len(x):
         ax.set_xscale("log")
     dress(ax, title, picture.x_name, picture.value_name)
     if len(x):
-        ax.legend(fontsize="small", framealpha=0.9)
+        legend(ax)
     return ax
 
 
 def draw_curves(picture: StudyPicture, ax: Axes | None, title: str | None) -> Axes:
     """The curves of all trials; see ``StudyResult.plot_curves``."""
-    ax = axes(ax)
+    ax = axes(ax, title)
     order = [index for index in range(len(picture.trials)) if index != picture.best]
     labelled: set[str] = set()
     for index in order + ([] if picture.best is None else [picture.best]):
@@ -140,7 +137,7 @@ def draw_curves(picture: StudyPicture, ax: Axes | None, title: str | None) -> Ax
             style, color, label = "-", RED, f"best: {result.trial.label}"
         else:
             kind = "feasible" if result.feasible else "infeasible"
-            style, color, label = ("-" if result.feasible else ":"), GREY, "_" if kind in labelled else kind
+            style, color, label = ("-" if result.feasible else ":"), GRAY, "_" if kind in labelled else kind
             labelled.add(kind)
         width = 2.2 if index == picture.best else 1.1
         curve = finite(result.smoothed_losses)
@@ -150,7 +147,7 @@ def draw_curves(picture: StudyPicture, ax: Axes | None, title: str | None) -> Ax
         ax.set_ylim(*limits)
     dress(ax, title, "Update", "Training loss, smoothed")
     if order or picture.best is not None:
-        ax.legend(fontsize="small", framealpha=0.9)
+        legend(ax)
     return ax
 
 
@@ -166,19 +163,11 @@ def page_of(picture: StudyPicture, says: str, findings: Sequence[tuple[str, str]
         f"<th>{name}</th>" for name in ("name", "lr", "outcome", "feasible", "objective", "rise", "updates")
     )
     said = "".join(f"<li><b>{html.escape(kind)}</b>: {html.escape(text)}</li>" for kind, text in findings)
-    try:
-        image = f'<img alt="objective over rate" src="data:image/png;base64,{_png(draw_axis(picture, None, None))}">'
-    except ModuleNotFoundError:  # without Matplotlib the table is there all the same
-        image = ""
+    image = ""
+    if (picture_bytes := png(lambda ax: draw_axis(picture, ax, None))) is not None:
+        encoded = base64.b64encode(picture_bytes).decode("ascii")
+        image = f'<img alt="objective over rate" src="data:image/png;base64,{encoded}">'
     return (
         f"<div><p>{html.escape(says)}</p>{image}<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         f"<ul>{said}</ul></div>"
     )
-
-
-def _png(ax: Axes) -> str:
-    buffer = io.BytesIO()
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    figure.savefig(buffer, format="png", dpi=100)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")

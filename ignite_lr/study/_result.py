@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 
 from ignite_lr.core.arguments import check_optimizer
-from ignite_lr.core.rates import set_rates, swept
+from ignite_lr.core.rates import set_rates
+from ignite_lr.core.updates import is_suspended
 from ignite_lr.study import _picture
 from ignite_lr.study._feasible import best_of, by_rate, shortest_warmup, stable_and_unstable
 from ignite_lr.study._file import read_study, write_study
@@ -113,7 +114,7 @@ class StudyResult:
             ValueError: if the number of parameter groups does not match.
         """
         check_optimizer(optimizer)
-        if optimizer in swept:
+        if is_suspended(optimizer):
             raise RuntimeError(
                 "apply() is for after the block: at its end the study restores this optimizer, rates included."
             )

@@ -12,6 +12,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine
 
+from ignite_lr.core.figure import private_figure
 from ignite_lr.dry_run import (
     Block,
     DryRun,
@@ -321,4 +322,6 @@ def _log(logger: Any, result: StudyResult | None) -> None:
         tags.add(tag)
         for update, loss in enumerate(trial.losses, start=1):
             writer.add_scalar(tag, loss, update)
-    writer.add_figure("study/objective", result.plot().figure)
+    picture = private_figure()
+    result.plot(picture.add_subplot())
+    writer.add_figure("study/objective", picture)
