@@ -1,6 +1,7 @@
 """Compare rules that suggest a learning rate, by what following them costs.
 
     python benchmarks/suggestions.py            # the table, from the cached measurements
+    python benchmarks/suggestions.py --verify   # with the rates that find_lr verifies by trials
     python benchmarks/suggestions.py --quick    # a small part, measured afresh
 
 Measurements that are not in ``benchmarks/data`` are made and added to it; an interrupted run goes
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import suggestion_oracle as oracle
 import suggestion_sweeps as sweeps
+import suggestion_verified as trials
 import torch
 from suggestion_tasks import TASKS
 
@@ -104,9 +106,11 @@ class Row:
             )
         parts.append(f"{self.sd[0]:8.2f} {self.sd[1]:8.2f}")
         parts.append(f"{self.abstained / self.asked:8.1%}")
-        for kind in (self.shared, self.strict):
-            means = [f"{np.mean(values):.3f}" if values else "-" for values in kind.values()]
-            parts.append(f"{' '.join(means):11}")
+        means = [f"{np.mean(values):.3f}" if values else "-" for values in self.shared.values()]
+        parts.append(f"{' '.join(means):11}")
+        for values in self.strict.values():
+            regret = np.array(values)
+            parts.append(f"{regret.mean():.3f} {np.quantile(regret, 0.9):.3f} {np.mean(regret > 0.5):5.1%}")
         return " | ".join(parts)
 
 
@@ -119,7 +123,8 @@ HALVES = {"choose": ("choose",), "report": ("report",), "unseen": ("unseen",), "
 
 HEADER = (
     f"{'rule':16} | {'short: mean med. p90 >.1  >.5':31} | {'long: mean med. p90 >.1  >.5':31} "
-    "| sd: mean, median | abstains | same curves | strict"
+    "| sd: mean, median | abstains | same curves "
+    "| strict short: mean p90 >.5 | strict long"
 )
 
 
@@ -179,6 +184,19 @@ def factors(asked: Suggestions, cells: dict[str, Any], say: Callable[[str], None
             say(str(Row(f"x {factor:g}", scaled, grids)))
 
 
+def costs(found: dict[str, Any], say: Callable[[str], None] = print) -> None:
+    """Print how many trials and updates the verification took."""
+    for num_iter in sweeps.ITERATIONS:
+        made = [cell["trials"] for key, cell in found.items() if key.endswith(f"/{num_iter}")]
+        if made:
+            counts = [len(cell) for cell in made]
+            updates = [sum(trial[2] for trial in cell) for cell in made]
+            say(
+                f"\n{num_iter} iterations: in the mean {np.mean(counts):.1f} trials of {np.mean(updates):.0f} updates "
+                f"in all, at the 90th percentile {np.quantile(counts, 0.9):.0f} and {np.quantile(updates, 0.9):.0f}"
+            )
+
+
 def main() -> None:
     """Measure what is missing and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -186,6 +204,10 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--factors", action="store_true", help="the default rule times a factor instead")
     parser.add_argument("--check", action="store_true", help="compare the oracle to torch.optim")
+    parser.add_argument("--verify", action="store_true", help="beside it what find_lr verifies")
+    parser.add_argument(
+        "--lengths", nargs="+", type=int, default=list(sweeps.ITERATIONS), help="of the sweeps verified"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -207,6 +229,10 @@ def main() -> None:
     for key, answers in peers(names, run=not arguments.quick).items():
         if key in asked:
             asked[key].update(answers)
+    if arguments.verify:
+        found = trials.verified(names, tuple(arguments.lengths))
+        asked = {key: {**answers, trials.RULE: found[key]["lr"]} for key, answers in asked.items() if key in found}
+        costs(found)
     report(asked, cells)
 
 

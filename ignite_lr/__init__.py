@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from ignite_lr import schedules, suggestion
     from ignite_lr.clipper import ClipReport, GradNormClipper
     from ignite_lr.logger import JSONLinesLogger, LRLogger
-    from ignite_lr.lr_finder import LRFinder
-    from ignite_lr.range_test import RangeTestResult
+    from ignite_lr.lr_finder import LRFinder, find_lr
+    from ignite_lr.range_test import RangeTestResult, VerifiedRate
     from ignite_lr.scheduler import LRSchedulerHandler, ScheduleLR
     from ignite_lr.study import Finding, LRStudy, StudyResult, Trial, TrialResult, run_study, trials
     from ignite_lr.suggestion import NoSuggestionError
@@ -33,6 +33,8 @@ __all__ = [
     "StudyResult",
     "Trial",
     "TrialResult",
+    "VerifiedRate",
+    "find_lr",
     "run_study",
     "schedules",
     "suggestion",
@@ -57,6 +59,8 @@ _ROOMS = {
     "TrialResult": "study",
     "run_study": "study",
     "trials": "study",
+    "VerifiedRate": "range_test",
+    "find_lr": "lr_finder",
 }
 _FACES = {"clipper", "logger", "lr_finder", "range_test", "scheduler", "schedules", "study", "suggestion"}
 

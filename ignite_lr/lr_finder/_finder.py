@@ -87,6 +87,7 @@ class LRFinder:
         ratios: str | None = None,
         validation: Validation | None = None,
         repeats: int = 1,
+        verify: int = 0,
         snapshot_to: torch.device | str | os.PathLike[str] | None = None,
         progress_bar: bool | None = None,
         logger: Any = None,
@@ -120,6 +121,11 @@ class LRFinder:
                 after every update, or ``(evaluator, loader, metric name)``, of whose handlers only the metrics run.
             repeats: sweep so many times from the same start over different batches; the result suggests from all of
                 them and gives an interval. The iterations add up: ``repeats * num_iter`` updates.
+            verify: the updates of each trial at a constant rate that follows the sweep, from the same start and over
+                the same batches: downwards in factors of two from the default rule's suggestion until a rate has
+                learnt and a lower one clearly less, at most 12; four times as many updates each from the edge, where
+                the rule abstains, and where nothing learns at first. ``result.verified`` has them, and
+                ``result.suggestion()`` is the largest rate that learns. 0: no trials.
             snapshot_to: where the copy of the training lies: None for the devices where it is, ``"cpu"`` or another
                 device, or a directory.
             progress_bar: None shows one on a terminal; True and False force it.
@@ -143,7 +149,7 @@ class LRFinder:
         if logger is not None and not hasattr(getattr(logger, "writer", logger), "add_figure"):
             raise TypeError(f"logger should be a TensorboardLogger, but given {type(logger)}")
         plan = SweepPlan(
-            setting.optimizer, num_iter, start_lr, end_lr, step_mode, smooth_f, diverge_th, ratios, repeats
+            setting.optimizer, num_iter, start_lr, end_lr, step_mode, smooth_f, diverge_th, ratios, repeats, verify
         )
 
         def deliver(result: RangeTestResult | None = None) -> None:

@@ -36,6 +36,7 @@ class SweepPlan:
         diverge_th: float,
         ratios: str | None,
         repeats: int,
+        verify: int,
     ) -> None:
         self.smooth_f = number("smooth_f", smooth_f)
         if not 0 <= self.smooth_f < 1:
@@ -48,6 +49,7 @@ class SweepPlan:
         self.step_mode = step_mode
         self.num_iter = None if num_iter is None else count("if provided, num_iter", num_iter)
         self.repeats = count("repeats", repeats)
+        self.verify = 0 if type(verify) is int and verify == 0 else count("verify", verify)
         self.starts, self.ends = _bounds(optimizer, start_lr, end_lr, step_mode, ratios)
 
     def points(self, engine: DryRun) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 
-from ignite_lr.dry_run import DryRun, Pass, Passes
+from ignite_lr.dry_run import DryRun, Pass, Passes, Record
 from ignite_lr.lr_finder._plan import SweepPlan
-from ignite_lr.range_test import Curve, RangeTestResult, SweepCurve
+from ignite_lr.range_test import Curve, RangeTestResult, SweepCurve, VerifiedRate, rates_of_groups
 
 __all__ = ["sweep"]
 
@@ -20,6 +21,11 @@ def sweep(engine: DryRun, plan: SweepPlan, deliver: Callable[[RangeTestResult], 
         plan: the arguments of the range test.
         deliver: given the result whenever there is more of it.
     """
+    if plan.verify and isinstance(engine.data, Iterator):
+        raise ValueError(
+            "verify needs data that can be read again, got a one-shot iterator: give a DataLoader or a list, or "
+            "verify=0"
+        )
     rates = plan.rates(plan.points(engine))
     curves: list[SweepCurve] = []
     reason = ""
@@ -30,24 +36,40 @@ def sweep(engine: DryRun, plan: SweepPlan, deliver: Callable[[RangeTestResult], 
             stop=curve.add,
             rewind=False,  # repeats are to see other batches
             measure=engine.validate,
-            ahead=(plan.repeats - index - 1) * len(rates),
+            ahead=(plan.repeats - index - 1) * len(rates) + 2 * plan.verify,  # two trials are the least
             shown=lambda curve=curve: curve.smoothed[-1],  # type: ignore[misc]  # mypy cannot infer a lambda's default
         )
         reason = record.reason
         if curve.losses or not curves:
             curves.append(curve.freeze(reason, record.at))
-        deliver(
-            RangeTestResult.from_sweeps(
-                curves,
-                smooth_f=plan.smooth_f,
-                iterations=engine.iterations,
-                step_mode=plan.step_mode,
-                loss_name="Loss" if engine.validate is None else "Validation loss",
-            )
+        result = RangeTestResult.from_sweeps(
+            curves,
+            smooth_f=plan.smooth_f,
+            iterations=engine.iterations,
+            step_mode=plan.step_mode,
+            loss_name="Loss" if engine.validate is None else "Validation loss",
         )
+        deliver(result)
     if reason in ("num_iter", "terminated"):
         warnings.warn(
             "Run completed without loss diverging, increase end_lr, decrease diverge_th or look at lr_finder.plot()",
             UserWarning,
             stacklevel=2,
         )
+    if plan.verify:
+        # only now, because what ends a verification early leaves what the sweep found
+        deliver(dataclasses.replace(result, verified=(yield from _verified(engine, result, plan.verify))))
+
+
+def _verified(
+    engine: DryRun, result: RangeTestResult, updates: int
+) -> Generator[Pass, Record, tuple[VerifiedRate, ...]]:
+    """Trials at constant rates, each over the batches with which the sweep began."""
+    trials = result.trials(updates)
+    while (rate := trials.upcoming()) is not None:
+        row = rates_of_groups(result.lrs, rate)
+        record = yield Pass([row] * trials.updates, measure=engine.validate, name="trial")
+        if record.reason not in ("completed", "non_finite"):
+            return ()  # ended early, like all that is yielded from here on
+        trials.add(row[0] if len(row) == 1 else row, record.losses)
+    return trials.verified

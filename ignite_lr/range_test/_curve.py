@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Curve", "SweepCurve", "leading_lrs", "sweep_rates"]
+__all__ = ["Curve", "SweepCurve", "leading_lrs", "rates_of_groups", "sweep_rates"]
 
 Rates = tuple[float, ...]
 
@@ -145,6 +145,31 @@ def leading_lrs(lrs: Sequence[Any]) -> list[float]:
         return list(lrs)
     leader = max(range(len(lrs[-1])), key=lrs[-1].__getitem__)
     return [point[leader] for point in lrs]
+
+
+def rates_of_groups(lrs: Sequence[Any], rate: float) -> Rates:
+    """One rate for each parameter group, where the leading one has ``rate``; interpolated between two points.
+
+    Beyond the sweep all groups keep the ratio that they had at its end.
+
+    Example:
+        >>> rates_of_groups([(0.1, 0.01), (1.0, 0.1)], 2.0)
+        (2.0, 0.2)
+    """
+    if not lrs or not isinstance(lrs[0], tuple):
+        return (rate,)
+    axis = leading_lrs(lrs)
+    index = next((i for i, lr in enumerate(axis) if lr >= rate), len(axis))
+    if index < len(axis) and axis[index] == rate:
+        return tuple(lrs[index])
+    if index in (0, len(axis)):
+        edge = min(index, len(axis) - 1)
+        return tuple(lr * (rate / axis[edge]) for lr in lrs[edge])
+    share = math.log(rate / axis[index - 1]) / math.log(axis[index] / axis[index - 1])
+    return tuple(
+        low * (high / low) ** share if low > 0 else low + (high - low) * share
+        for low, high in zip(lrs[index - 1], lrs[index], strict=True)
+    )
 
 
 def _plain(rates: Rates) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from ignite_lr.range_test._curve import SweepCurve
+from ignite_lr.range_test._verified import VerifiedRate
 
 __all__ = ["read_result", "write_result"]
 
@@ -28,6 +29,7 @@ _FIELDS = (
     "loss_name",
 )
 _SWEEP_FIELDS = ("lrs", "losses", "smoothed_losses", "stop_reason", "stop_lr")
+_TRIAL_FIELDS = ("lr", "losses", "learns")  # of each verified rate; files of results without are as they always were
 _TEXTS = {"stop_reason", "step_mode", "loss_name"}
 
 
@@ -64,6 +66,16 @@ def _numbers(name: str, value: Any) -> Any:
     raise TypeError(f"{name} must hold numbers, got {value!r}")
 
 
+def _trial(content: Any) -> VerifiedRate:
+    rate, losses = (_numbers(name, content[name]) for name in ("lr", "losses"))
+    for name, value in (("lr", rate if isinstance(rate, tuple) else (rate,)), ("losses", losses)):
+        if not isinstance(value, tuple) or any(isinstance(one, tuple) for one in value):
+            raise TypeError(f"verified: {name} must hold numbers, got {value!r}")
+    if not isinstance(content["learns"], bool):
+        raise TypeError(f"verified: learns must be true or false, got {content['learns']!r}")
+    return VerifiedRate(rate, losses, content["learns"])
+
+
 def _check_shapes(curves: Iterable[Any]) -> None:
     for curve in curves:
         if not len(curve["lrs"]) == len(curve["losses"]) == len(curve["smoothed_losses"]):
@@ -85,6 +97,8 @@ def write_result(result: Any, path: str | os.PathLike[str]) -> Path:
         **{name: getattr(result, name) for name in _FIELDS},
         "sweeps": [{name: getattr(sweep, name) for name in _SWEEP_FIELDS} for sweep in result.sweeps],
     }
+    if result.verified:
+        content["verified"] = [{name: getattr(rate, name) for name in _TRIAL_FIELDS} for rate in result.verified]
     target = Path(path)
     target.write_text(json.dumps(_to_json(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return target
@@ -109,7 +123,8 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
             SweepCurve(**{field: _checked(field, sweep[field]) for field in _SWEEP_FIELDS})
             for sweep in content["sweeps"]
         )
+        verified = tuple(_trial(trial) for trial in content.get("verified", ()))
         _check_shapes([fields, *map(vars, sweeps)])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} is no range test result: {error!r}") from error
-    return {**fields, "sweeps": sweeps}
+    return {**fields, "sweeps": sweeps, "verified": verified}

@@ -15,10 +15,11 @@ from ignite_lr import suggestion as rules
 from ignite_lr.core.rates import set_rates
 from ignite_lr.core.updates import is_suspended
 from ignite_lr.range_test._bokeh import range_test_html
-from ignite_lr.range_test._curve import Curve, SweepCurve, leading_lrs
+from ignite_lr.range_test._curve import Curve, SweepCurve, leading_lrs, rates_of_groups
 from ignite_lr.range_test._file import read_result, write_result
 from ignite_lr.range_test._matplotlib import range_test as draw_range_test
 from ignite_lr.range_test._picture import RangeTestPicture
+from ignite_lr.range_test._verified import Trials, VerifiedRate, confirmed
 from ignite_lr.suggestion import NoSuggestionError, Verdict
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class RangeTestResult:
         step_mode: ``"exp"`` or ``"linear"``.
         loss_name: what the losses are, ``"Loss"`` or ``"Validation loss"``.
         sweeps: every sweep on its own, where there was more than one.
+        verified: the rates at which the training was tried after the sweep, in that order; empty without ``verify``.
 
     Example:
         >>> lrs = [1e-4 * 10 ** (i / 20) for i in range(100)]
@@ -62,6 +64,7 @@ class RangeTestResult:
     step_mode: str = "exp"
     loss_name: str = "Loss"
     sweeps: tuple[SweepCurve, ...] = field(default=())
+    verified: tuple[VerifiedRate, ...] = ()
 
     @classmethod
     def from_sweeps(
@@ -96,20 +99,23 @@ class RangeTestResult:
         return len(self.lrs[0]) if self.lrs and isinstance(self.lrs[0], tuple) else 1
 
     def suggestion(self, method: str | None = None) -> Rate:
-        """The learning rate that a rule reads off the curve.
+        """The learning rate to train with: what trials confirmed, else what a rule reads off the curve.
 
         Args:
-            method: a name from ``ignite_lr.suggestion.RULES``; None for the default rule. The default rule reads the
-                raw losses of every sweep, the others the smoothed losses, as their originals do.
+            method: None: the largest of the ``verified`` rates that learns (of trials from the edge, where the default
+                rule abstains, the one that learnt most), without trials the default rule. Or a name from ``RULES``:
+                the default rule reads the raw losses of every sweep, the others the smoothed, as their originals do.
 
         Returns:
             a rate; for several parameter groups a list with one for each: the rule is asked about the group with the
             largest rates, and the others get what they had at the same point of the sweep.
 
         Raises:
-            NoSuggestionError: if the default rule cannot name a rate, or if there is no curve to read; says why.
+            NoSuggestionError: if no rate that was tried learns, or the rule cannot name one; says why.
             ValueError: if there is no rule of that name.
         """
+        if method is None and self.verified:
+            return confirmed(self.verified, self._verdict)
         name = rules.DEFAULT if method is None else method
         if not isinstance(name, str) or name not in rules.RULES:
             raise ValueError(f"method must be one of {', '.join(sorted(rules.RULES))}, got {method!r}")
@@ -125,6 +131,11 @@ class RangeTestResult:
                 f"it stopped with {self.stop_reason!r}"
             )
         return self._for_groups(rules.RULES[name](lrs, losses))
+
+    def trials(self, updates: int) -> Trials:
+        """The trials that verify this result, of ``updates`` updates each; see ``verify`` of ``LRFinder.attach``."""
+        *axis, edge = leading_lrs([*self.lrs, self.stop_lr])
+        return Trials(self.losses, self._verdict.lr, edge, axis[0] if axis else edge, updates)
 
     def suggestions(self) -> dict[str, Rate | None]:
         """What every rule says, by name; None where it abstains."""
@@ -265,15 +276,17 @@ class RangeTestResult:
 
     def __repr__(self) -> str:
         verdict = self._verdict
-        if verdict.lr is None:
-            says = f"no suggestion ({verdict.reason})"
+        try:
+            says = f"suggestion {_text(self.suggestion())}"
+        except NoSuggestionError as error:
+            says = f"no suggestion ({error})"
         else:
-            says = f"suggestion {_text(self._for_groups(verdict.lr))}, confidence {verdict.confidence:.2f}"
+            says += f", verified by {len(self.verified)} trials" if self.verified else ""
+            says += f", confidence {verdict.confidence:.2f}"
             if verdict.interval is not None:
                 says += f", interval {verdict.interval[0]:.3g} to {verdict.interval[1]:.3g}"
         size = f"{len(self.losses)} points"
-        if self.sweeps:
-            size += f", {len(self.sweeps)} sweeps"
+        size += f", {len(self.sweeps)} sweeps" if self.sweeps else ""
         return (
             f"<{type(self).__name__}: {says}; stopped by {self.stop_reason} at lr {_text(self.stop_lr)}; "
             f"{size}, {self.iterations} iterations>"
@@ -323,20 +336,8 @@ class RangeTestResult:
 
     def _for_groups(self, rate: float) -> Rate:
         """The rates of all groups where the leading one has ``rate``."""
-        if self.groups == 1:
-            return rate
-        axis = leading_lrs(self.lrs)
-        index = next((i for i, lr in enumerate(axis) if lr >= rate), len(axis))
-        if index < len(axis) and axis[index] == rate:
-            return list(self.lrs[index])
-        if index in (0, len(axis)):  # beyond the sweep all groups keep the ratio they had at its end
-            edge = min(index, len(axis) - 1)
-            return [lr * (rate / axis[edge]) for lr in self.lrs[edge]]
-        share = math.log(rate / axis[index - 1]) / math.log(axis[index] / axis[index - 1])
-        return [
-            low * (high / low) ** share if low > 0 else low + (high - low) * share
-            for low, high in zip(self.lrs[index - 1], self.lrs[index], strict=True)
-        ]
+        rates = rates_of_groups(self.lrs, rate)
+        return list(rates) if len(rates) > 1 else rates[0]
 
 
 def _text(rate: Any) -> str:

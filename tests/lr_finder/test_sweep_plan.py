@@ -23,6 +23,7 @@ def plan(lrs: tuple[Any, ...] = (0.1,), **changes: Any) -> SweepPlan:
         "diverge_th": 5.0,
         "ratios": None,
         "repeats": 1,
+        "verify": 0,
         **changes,
     }
     return SweepPlan(**values)
