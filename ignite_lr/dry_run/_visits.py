@@ -172,8 +172,7 @@ def _script(walk: Walk, module: torch.jit.ScriptModule) -> None:
     walk.modules.append(module)
     hooks = {key: item for key, item in vars(module).items() if key in _MODULE_INTERNALS and isinstance(item, dict)}
     walk.keep_each(item for key, item in hooks.items() if key not in ("_parameters", "_buffers", "_modules"))
-    walk.keep_each(module.parameters(recurse=False))
-    walk.keep_each(module.children())
+    walk.keep_each((*module.parameters(recurse=False), *module.buffers(recurse=False), *module.children()))
     walk.note(module, bind(setattr, module, "training", module.training))
     inner: Any = vars(module).get("_c")
     names = [] if inner is None else [name for name in module._concrete_type.get_attributes() if name != "training"]

@@ -33,6 +33,8 @@ def frozen(value: Any, _open: tuple[int, ...] = ()) -> Any:
     if isinstance(value, torch.Tensor):
         plain = value.detach().as_subclass(torch.Tensor)
         return ("tensor", str(plain.dtype), tuple(plain.shape), digest(plain.cpu().contiguous().numpy()))
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
+        return frozen(value.tolist(), inner)
     if isinstance(value, (np.ndarray, np.generic)):
         return (type(value).__name__, str(value.dtype), np.shape(value), digest(value))
     if isinstance(value, torch.Generator):
