@@ -28,6 +28,9 @@ class RangeTestPicture:
         unstable_lr: where the loss leaves for good, or None.
         sweeps: of every sweep where there were several, its rates (first drawn group) and raw losses.
         note: a line that says why the sweep stopped.
+        verified: of every rate that was tried, the rate of each drawn group, where its losses ended, and whether it
+            learns.
+        leader: the drawn group whose rates ``interval`` and ``unstable_lr`` are: the one with the largest.
     """
 
     lrs: Sequence[Sequence[float]]
@@ -42,6 +45,8 @@ class RangeTestPicture:
     unstable_lr: float | None
     sweeps: Sequence[tuple[Sequence[float], Sequence[float]]]
     note: str
+    verified: Sequence[tuple[Sequence[float], float, bool]] = ()
+    leader: int = 0
 
     def part(self, skip_start: int, skip_end: int) -> slice:
         """The points that remain."""
@@ -75,10 +80,38 @@ class RangeTestPicture:
         losses = np.array([losses[:points] for _, losses in self.sweeps], dtype=np.float64)
         return self.sweeps[0][0][:points], losses.min(axis=0), losses.max(axis=0)
 
+    def marks(self) -> list[tuple[str, Sequence[float]]]:
+        """The rules to mark, the default one first, as far as they lie within the data.
+
+        With several groups only the default one: seven rules times several groups would hide the curves.
+        """
+        if not self.losses:
+            return []
+        found = [(rule, rates) for rule, rates in self.suggestions.items() if rates is not None]
+        found.sort(key=lambda mark: mark[0] != self.default)
+        if len(self.lrs) > 1:
+            found = [mark for mark in found if mark[0] == self.default]
+        return [
+            (rule, rates)
+            for rule, rates in found
+            if all(min(lrs) <= rate <= max(lrs) for rate, lrs in zip(rates, self.lrs, strict=True))
+        ]
+
+    def trials(self) -> list[tuple[str, list[tuple[Sequence[float], float]]]]:
+        """The rates that were tried, those that learn and the others, each with a name for the legend."""
+        named = (("tried: learns", True), ("tried: does not", False))
+        groups = [(name, [(r, end) for r, end, learns in self.verified if learns is kind]) for name, kind in named]
+        return [(name, trials) for name, trials in groups if trials]
+
+    def unstable_label(self) -> str:
+        """How the grey region is called: with several groups it is that of one of them."""
+        return "unstable" if len(self.lrs) == 1 else f"unstable at the rates of group {self.leader}"
+
     def label(self, rule: str, rates: Sequence[float]) -> str:
         """How a suggestion is called in the legend."""
         text = ", ".join(f"{rate:.2e}" for rate in rates)
         if rule != self.default:
             return f"{rule}: {text}"
         span = "" if self.interval is None else f", {self.interval[0]:.1e} to {self.interval[1]:.1e}"
-        return f"suggested: {text} (confidence {self.confidence:.2f}{span})"
+        tried = "verified, " if self.verified else ""
+        return f"suggested: {text} ({tried}confidence {self.confidence:.2f}{span})"
