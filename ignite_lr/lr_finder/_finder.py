@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine
 from torch.optim import Optimizer
 
+from ignite_lr.core.figure import axes, private_figure
 from ignite_lr.dry_run import Block, Setting, Validation
 from ignite_lr.lr_finder._plan import SweepPlan
 from ignite_lr.lr_finder._sweep import sweep
@@ -211,8 +212,8 @@ class LRFinder:
             skip_end: points to leave out at the end.
             log_lr: whether the x axis is logarithmic.
             display_suggestion: whether to mark the suggestion, if there is one.
-            ax: axes to draw on.
-            kwargs: for ``matplotlib.figure.Figure``, where ``ax`` is None.
+            ax: axes to draw on; None makes a figure, pyplot's current one where pyplot is imported.
+            kwargs: for that figure, such as ``figsize``.
 
         Raises:
             ModuleNotFoundError: without Matplotlib.
@@ -220,7 +221,7 @@ class LRFinder:
             ValueError: if ``skip_start`` or ``skip_end`` is negative.
         """
         try:
-            from matplotlib.figure import Figure
+            import matplotlib.figure  # noqa: F401 - whether it can be had
         except ImportError as error:
             raise ModuleNotFoundError(
                 "This method requires matplotlib to be installed. Please install it with command: \n "
@@ -231,8 +232,7 @@ class LRFinder:
         for name, value in (("skip_start", skip_start), ("skip_end", skip_end)):
             if value < 0:
                 raise ValueError(f"{name} cannot be negative, got {value}")
-        if ax is None:
-            ax = Figure(**kwargs).add_subplot()
+        ax = axes(ax, **kwargs)
         return self._result.plot(
             ax, skip_start=skip_start, skip_end=skip_end, log_lr=log_lr, suggestions=display_suggestion
         )
@@ -251,4 +251,5 @@ def _log(logger: Any, result: RangeTestResult | None) -> None:
             writer.add_scalar("range_test/loss", result.losses[index], step)
             writer.add_scalar("range_test/smoothed_loss", result.smoothed_losses[index], step)
         writer.add_scalar("range_test/lr", rate, index)
-    writer.add_figure("range_test/curve", result.plot().figure)
+    # not pyplot's: nobody would close it
+    writer.add_figure("range_test/curve", result.plot(private_figure(6.4, 5.0).add_subplot()).figure)

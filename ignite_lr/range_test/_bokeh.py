@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ignite_lr.core.arguments import Text
 from ignite_lr.core.figure import BLACK, BLUE, COLORS, GRAY, GREEN, MARKERS, OTHER_MARKER, RED, finite
 from ignite_lr.core.page import bokeh_models, write_page
 from ignite_lr.range_test._picture import RangeTestPicture
@@ -16,6 +17,7 @@ __all__ = ["range_test_html", "range_test_page"]
 
 def range_test_html(picture: RangeTestPicture, path: str | os.PathLike[str], title: str | None = None) -> Path:
     """Write a range test as one HTML file with Bokeh; see ``RangeTestResult.to_html``."""
+    Text(or_none=True).check("title", title)
     return write_page(range_test_page(picture, title), path, "Range test" if title is None else title)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Curve", "SweepCurve", "leading_lrs", "rates_of_groups", "sweep_rates"]
+__all__ = ["Curve", "SweepCurve", "leading_lrs", "rates_of_groups", "smooth", "sweep_rates", "text_of"]
 
 Rates = tuple[float, ...]
 
@@ -61,6 +61,16 @@ class SweepCurve:
     stop_lr: Any
 
 
+def smooth(loss: float, before: float | None, smooth_f: float) -> float:
+    """The exponentially smoothed loss: ``smooth_f`` times the new one, the rest the smoothed one before it.
+
+    Example:
+        >>> smooth(3.0, None, 0.5), smooth(1.0, 3.0, 0.5), smooth(1.0, 3.0, 0.0)
+        (3.0, 2.0, 1.0)
+    """
+    return loss if before is None or smooth_f == 0 else smooth_f * loss + (1 - smooth_f) * before
+
+
 class Curve:
     """The points of one sweep as they come in.
 
@@ -87,9 +97,7 @@ class Curve:
         Returns:
             why the sweep has to stop, or None.
         """
-        smoothed = loss
-        if self.smoothed and self._smooth_f > 0:
-            smoothed = self._smooth_f * loss + (1 - self._smooth_f) * self.smoothed[-1]
+        smoothed = smooth(loss, self.smoothed[-1] if self.smoothed else None, self._smooth_f)
         self.losses.append(loss)
         self.smoothed.append(smoothed)
         if not math.isfinite(loss):
@@ -170,6 +178,18 @@ def rates_of_groups(lrs: Sequence[Any], rate: float) -> Rates:
         low * (high / low) ** share if low > 0 else low + (high - low) * share
         for low, high in zip(lrs[index - 1], lrs[index], strict=True)
     )
+
+
+def text_of(rate: Any) -> str:
+    """A rate, or those of all groups, as texts show it.
+
+    Example:
+        >>> text_of(0.01234), text_of((0.1, 1.0))
+        ('0.0123', '[0.1, 1]')
+    """
+    if isinstance(rate, (list, tuple)):
+        return "[" + ", ".join(f"{one:.3g}" for one in rate) + "]"
+    return f"{rate:.3g}"
 
 
 def _plain(rates: Rates) -> Any:

@@ -6,11 +6,13 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from ignite_lr.core.arguments import Text, Whole, shown
 from ignite_lr.range_test._curve import SweepCurve
 from ignite_lr.range_test._verified import VerifiedRate
 
@@ -18,17 +20,8 @@ __all__ = ["read_result", "write_result"]
 
 _FORMAT = "ignite_lr.RangeTestResult"
 _VERSION = 1
-_FIELDS = (
-    "lrs",
-    "losses",
-    "smoothed_losses",
-    "stop_reason",
-    "stop_lr",
-    "iterations",
-    "step_mode",
-    "loss_name",
-)
-_SWEEP_FIELDS = ("lrs", "losses", "smoothed_losses", "stop_reason", "stop_lr")
+_SWEEP_FIELDS = tuple(field.name for field in fields(SweepCurve))
+_FIELDS = (*_SWEEP_FIELDS, "iterations", "step_mode", "loss_name")
 _TRIAL_FIELDS = ("lr", "losses", "learns")  # of each verified rate; files of results without are as they always were
 _TEXTS = {"stop_reason", "step_mode", "loss_name"}
 
@@ -46,33 +39,38 @@ def _to_json(value: Any) -> Any:
 def _checked(name: str, value: Any) -> Any:
     """A field as it was written; the file may be anybody's."""
     if name in _TEXTS:
-        if not isinstance(value, str):
-            raise TypeError(f"{name} must be a text, got {value!r}")
-        return value
+        return Text().check(name, value)
     if name == "iterations":
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-        return value
+        return Whole(0).check(name, value)
     if name != "stop_lr" and not isinstance(value, list):
-        raise TypeError(f"{name} must be a list, got {value!r}")
+        raise TypeError(f"{name} must be a list, got {shown(value)}.")
     return _numbers(name, value)
 
 
 def _numbers(name: str, value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_numbers(name, item) for item in value)
-    if value in ("nan", "inf", "-inf") or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-        return float(cast("float | str", value))
-    raise TypeError(f"{name} must hold numbers, got {value!r}")
+    """A number, a list of numbers, or a list of lists of them: no deeper."""
+    if not isinstance(value, list):
+        return _number(name, value)
+    return tuple(
+        tuple(_number(name, one) for one in item) if isinstance(item, list) else _number(name, item) for item in value
+    )
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
+        return float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    raise TypeError(f"{name} must hold numbers, got {shown(value)}.")
 
 
 def _trial(content: Any) -> VerifiedRate:
     rate, losses = (_numbers(name, content[name]) for name in ("lr", "losses"))
     for name, value in (("lr", rate if isinstance(rate, tuple) else (rate,)), ("losses", losses)):
         if not isinstance(value, tuple) or any(isinstance(one, tuple) for one in value):
-            raise TypeError(f"verified: {name} must hold numbers, got {value!r}")
+            raise TypeError(f"verified: {name} must hold numbers, got {shown(value)}.")
     if not isinstance(content["learns"], bool):
-        raise TypeError(f"verified: learns must be true or false, got {content['learns']!r}")
+        raise TypeError(f"verified: learns must be true or false, got {shown(content['learns'])}.")
     return VerifiedRate(rate, losses, content["learns"])
 
 
@@ -89,6 +87,12 @@ def _check_shapes(curves: Iterable[Any]) -> None:
             raise ValueError("lrs and stop_lr must hold one rate a point, or one for each parameter group")
 
 
+def _path(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a string or a path, got {shown(path)} of type {type(path).__name__}.")
+    return Path(path)
+
+
 def write_result(result: Any, path: str | os.PathLike[str]) -> Path:
     """Write the fields of a ``RangeTestResult``; see its ``save``."""
     content = {
@@ -99,32 +103,33 @@ def write_result(result: Any, path: str | os.PathLike[str]) -> Path:
     }
     if result.verified:
         content["verified"] = [{name: getattr(rate, name) for name in _TRIAL_FIELDS} for rate in result.verified]
-    target = Path(path)
+    target = _path(path)
     target.write_text(json.dumps(_to_json(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return target
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields of a ``RangeTestResult``; see its ``load``."""
+    target = _path(path)
     name = repr(os.fspath(path))
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(target.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise ValueError(f"{name} is no range test result: not JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"{name} is no range test result: it has no format {_FORMAT!r}")
     if content.get("version") != _VERSION:
         raise ValueError(
-            f"{name} has version {content.get('version')!r} of the format, this release reads version {_VERSION}"
+            f"{name} has version {shown(content.get('version'))} of the format, this release reads version {_VERSION}"
         )
     try:
-        fields = {field: _checked(field, content[field]) for field in _FIELDS}
+        values = {field: _checked(field, content[field]) for field in _FIELDS}
         sweeps = tuple(
             SweepCurve(**{field: _checked(field, sweep[field]) for field in _SWEEP_FIELDS})
             for sweep in content["sweeps"]
         )
         verified = tuple(_trial(trial) for trial in content.get("verified", ()))
-        _check_shapes([fields, *map(vars, sweeps)])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        _check_shapes([values, *map(vars, sweeps)])
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{name} is no range test result: {error!r}") from error
-    return {**fields, "sweeps": sweeps, "verified": verified}
+    return {**values, "sweeps": sweeps, "verified": verified}

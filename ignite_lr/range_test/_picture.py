@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RangeTestPicture"]
+from ignite_lr.range_test._curve import leading_lrs, text_of
+from ignite_lr.range_test._verified import end_of
+
+__all__ = ["RangeTestPicture", "picture_of"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +118,36 @@ class RangeTestPicture:
         span = "" if self.interval is None else f", {self.interval[0]:.1e} to {self.interval[1]:.1e}"
         tried = "verified, " if self.verified else ""
         return f"suggested: {text} ({tried}confidence {self.confidence:.2f}{span})"
+
+
+def picture_of(result: Any, default: str, log_lr: bool) -> RangeTestPicture:
+    """The numbers in the picture of a ``RangeTestResult``."""
+    columns = list(zip(*map(_row, result.lrs), strict=True))
+    groups = list(dict.fromkeys(columns))  # groups with the same rates are one line
+    drawn = [columns.index(group) for group in groups]
+
+    def rows(rate: Any) -> list[float] | None:
+        return None if rate is None else [_row(rate)[group] for group in drawn]
+
+    size = f"{len(result.sweeps)} sweeps of up to " if result.sweeps else ""
+    return RangeTestPicture(
+        lrs=groups,
+        losses=result.losses,
+        smoothed=result.smoothed_losses,
+        loss_name=result.loss_name,
+        log_lr=log_lr,
+        default=default,
+        suggestions={name: rows(rate) for name, rate in result.suggestions().items()},
+        confidence=result.confidence,
+        interval=result.interval,
+        unstable_lr=result.unstable_lr,
+        sweeps=[(leading_lrs(sweep.lrs), sweep.losses) for sweep in result.sweeps],
+        note=f"{size}{len(result.losses)} points, {result.iterations} iterations; "
+        f"stopped by {result.stop_reason} at lr {text_of(result.stop_lr)}",
+        verified=[(rows(trial.lr) or [], end_of(trial.losses), trial.learns) for trial in result.verified],
+        leader=max(range(len(groups)), key=lambda group: groups[group][-1], default=0),
+    )
+
+
+def _row(rates: Any) -> Sequence[float]:
+    return rates if isinstance(rates, tuple | list) else (rates,)

@@ -6,19 +6,23 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch.optim import Optimizer
 
 from ignite_lr import suggestion as rules
+from ignite_lr.core.arguments import Whole, shown
+from ignite_lr.core.figure import png
 from ignite_lr.core.rates import set_rates
 from ignite_lr.core.updates import is_suspended
 from ignite_lr.range_test._bokeh import range_test_html
-from ignite_lr.range_test._curve import Curve, SweepCurve, leading_lrs, rates_of_groups
+from ignite_lr.range_test._curve import SweepCurve, leading_lrs, rates_of_groups, smooth, text_of
 from ignite_lr.range_test._file import read_result, write_result
+from ignite_lr.range_test._matplotlib import SIZE
 from ignite_lr.range_test._matplotlib import range_test as draw_range_test
-from ignite_lr.range_test._picture import RangeTestPicture
+from ignite_lr.range_test._picture import picture_of
 from ignite_lr.range_test._verified import Trials, VerifiedRate, confirmed
 from ignite_lr.suggestion import NoSuggestionError, Verdict
 
@@ -31,7 +35,7 @@ Rate = float | list[float]
 
 
 @dataclass(frozen=True, repr=False)
-class RangeTestResult:
+class RangeTestResult(SweepCurve):
     """The outcome of a range test.
 
     Attributes:
@@ -55,11 +59,6 @@ class RangeTestResult:
         True
     """
 
-    lrs: tuple[Any, ...]
-    losses: tuple[float, ...]
-    smoothed_losses: tuple[float, ...]
-    stop_reason: str
-    stop_lr: Any
     iterations: int = 0
     step_mode: str = "exp"
     loss_name: str = "Loss"
@@ -77,10 +76,10 @@ class RangeTestResult:
             points = min(len(sweep.losses) for sweep in sweeps)
             lrs = lrs[:points]
             losses = tuple(math.fsum(at) / len(sweeps) for at in zip(*(s.losses[:points] for s in sweeps), strict=True))
-            mean = Curve([(0.0,)] * (points + 1), smooth_f, math.inf)
+            means: list[float] = []
             for loss in losses:
-                mean.add(loss)
-            smoothed = tuple(mean.smoothed)
+                means.append(smooth(loss, means[-1] if means else None, smooth_f))
+            smoothed = tuple(means)
         return cls(
             lrs=lrs,
             losses=losses,
@@ -98,13 +97,16 @@ class RangeTestResult:
         """The number of parameter groups."""
         return len(self.lrs[0]) if self.lrs and isinstance(self.lrs[0], tuple) else 1
 
-    def suggestion(self, method: str | None = None) -> Rate:
+    def suggestion(self, method: str | None = None, *, skip_start: int = 0, skip_end: int = 0) -> Rate:
         """The learning rate to train with: what trials confirmed, else what a rule reads off the curve.
 
         Args:
             method: None: the largest of the ``verified`` rates that learns (of trials from the edge, where the default
                 rule abstains, the one that learnt most), without trials the default rule. Or a name from ``RULES``:
                 the default rule reads the raw losses of every sweep, the others the smoothed, as their originals do.
+            skip_start: points at the beginning that the rule does not see; with this or the next one the default rule
+                answers for None.
+            skip_end: likewise at the end, of every sweep.
 
         Returns:
             a rate; for several parameter groups a list with one for each: the rule is asked about the group with the
@@ -114,21 +116,24 @@ class RangeTestResult:
             NoSuggestionError: if no rate that was tried learns, or the rule cannot name one; says why.
             ValueError: if there is no rule of that name.
         """
-        if method is None and self.verified:
+        skip = _skipped(skip_start, skip_end)
+        if method is None and self.verified and skip == (0, 0):
             return confirmed(self.verified, self._verdict)
         name = rules.DEFAULT if method is None else method
-        if not isinstance(name, str) or name not in rules.RULES:
-            raise ValueError(f"method must be one of {', '.join(sorted(rules.RULES))}, got {method!r}")
+        if not isinstance(name, str):
+            raise TypeError(f"method must be a string or None, got {shown(name)} of type {type(name).__name__}.")
+        if name not in rules.RULES:
+            raise ValueError(f"method must be one of {', '.join(sorted(rules.RULES))}, got {shown(name)}.")
         if name == rules.DEFAULT:
-            verdict = self._verdict
+            verdict = self._verdict if skip == (0, 0) else self._judged(*skip)
             if verdict.lr is None:
                 raise NoSuggestionError(verdict.reason)
-            return self._for_groups(verdict.lr)
-        lrs, losses = self._readable(leading_lrs(self.lrs), self.smoothed_losses)
+            return self._for_groups(verdict.lr) if isinstance(self.lrs[0], tuple) else verdict.lr
+        part = slice(skip[0], max(len(self.losses) - skip[1], 0))
+        lrs, losses = _readable(leading_lrs(self.lrs)[part], self.smoothed_losses[part])
         if sum(1 for loss in losses if math.isfinite(loss)) < 2:
             raise NoSuggestionError(
-                f"the sweep has {len(self.losses)} points, too few with a finite loss: "
-                f"it stopped with {self.stop_reason!r}"
+                f"the sweep has {len(losses)} points, too few with a finite loss: it stopped with {self.stop_reason!r}"
             )
         return self._for_groups(rules.RULES[name](lrs, losses))
 
@@ -166,7 +171,7 @@ class RangeTestResult:
 
         For several parameter groups, that of the group with the largest rates.
         """
-        lrs, losses = self._readable(leading_lrs(self.lrs), self.losses)
+        lrs, losses = _readable(leading_lrs(self.lrs), self.losses)
         try:
             return rules.unstable_lr(lrs, losses)
         except ValueError:  # not a curve
@@ -219,7 +224,7 @@ class RangeTestResult:
         """Draw the curve, the suggestions and the unstable region with Matplotlib.
 
         Args:
-            ax: axes to draw on; None makes a figure, which belongs to no window.
+            ax: axes to draw on; None makes a figure, pyplot's current one where pyplot is imported.
             title: over the picture.
             skip_start: points to leave out at the beginning.
             skip_end: points to leave out at the end.
@@ -232,15 +237,10 @@ class RangeTestResult:
         Raises:
             ModuleNotFoundError: without Matplotlib.
         """
+        first, last = _skipped(skip_start, skip_end)
         log = self.step_mode == "exp" if log_lr is None else log_lr
-        return draw_range_test(
-            self._picture(log),
-            ax=ax,
-            title=title,
-            skip_start=skip_start,
-            skip_end=skip_end,
-            suggestions=suggestions,
-        )
+        picture = picture_of(self, rules.DEFAULT, log)
+        return draw_range_test(picture, ax, title, skip_start=first, skip_end=last, suggestions=suggestions)
 
     def to_html(self, path: str | os.PathLike[str], title: str | None = None) -> Path:
         """Write an interactive picture to one HTML file that needs nothing else, not even a network.
@@ -253,9 +253,9 @@ class RangeTestResult:
             the path.
 
         Raises:
-            ModuleNotFoundError: without Bokeh (``pip install ignite_lr[html]``).
+            ModuleNotFoundError: without Bokeh (``pip install bokeh``).
         """
-        return range_test_html(self._picture(self.step_mode == "exp"), path, title=title)
+        return range_test_html(picture_of(self, rules.DEFAULT, self.step_mode == "exp"), path, title)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result as JSON (RFC 8259); non-finite numbers become strings.
@@ -277,7 +277,7 @@ class RangeTestResult:
     def __repr__(self) -> str:
         verdict = self._verdict
         try:
-            says = f"suggestion {_text(self.suggestion())}"
+            says = f"suggestion {text_of(self.suggestion())}"
         except NoSuggestionError as error:
             says = f"no suggestion ({error})"
         else:
@@ -288,63 +288,47 @@ class RangeTestResult:
         size = f"{len(self.losses)} points"
         size += f", {len(self.sweeps)} sweeps" if self.sweeps else ""
         return (
-            f"<{type(self).__name__}: {says}; stopped by {self.stop_reason} at lr {_text(self.stop_lr)}; "
+            f"<{type(self).__name__}: {says}; stopped by {self.stop_reason} at lr {text_of(self.stop_lr)}; "
             f"{size}, {self.iterations} iterations>"
         )
 
-    def _picture(self, log_lr: bool) -> RangeTestPicture:
-        # groups with the same rates are one line
-        groups = list(dict.fromkeys(zip(*map(_row, self.lrs), strict=True)))
-        drawn = [list(zip(*map(_row, self.lrs), strict=True)).index(group) for group in groups]
-        suggestions: dict[str, list[float] | None] = {}
-        for name, rate in self.suggestions().items():
-            row = [rate] if isinstance(rate, float) else rate
-            suggestions[name] = None if row is None else [row[group] for group in drawn]
-        size = f"{len(self.sweeps)} sweeps of up to " if self.sweeps else ""
-        return RangeTestPicture(
-            lrs=groups,
-            losses=self.losses,
-            smoothed=self.smoothed_losses,
-            loss_name=self.loss_name,
-            log_lr=log_lr,
-            default=rules.DEFAULT,
-            suggestions=suggestions,
-            confidence=self.confidence,
-            interval=self.interval,
-            unstable_lr=self.unstable_lr,
-            sweeps=[(leading_lrs(sweep.lrs), sweep.losses) for sweep in self.sweeps],
-            note=f"{size}{len(self.losses)} points, {self.iterations} iterations; "
-            f"stopped by {self.stop_reason} at lr {_text(self.stop_lr)}",
-        )
+    def _repr_png_(self) -> bytes | None:
+        """The picture, for notebooks."""
+        return png(self.plot, *SIZE)
 
-    def _readable(self, lrs: Sequence[float], losses: Sequence[float]) -> tuple[list[float], list[float]]:
-        """What the rules can work with: a linear sweep may begin at a rate of zero, which has no logarithm."""
-        first = next((index for index, lr in enumerate(lrs) if lr > 0), len(lrs))
-        return list(lrs[first:]), list(losses[first:])
-
-    @property
+    @cached_property
     def _verdict(self) -> Verdict:
-        sweeps = self.sweeps or (SweepCurve(self.lrs, self.losses, (), "", 0.0),)
-        lrs = max((leading_lrs(sweep.lrs) for sweep in sweeps), key=len)
-        curves = [self._readable(lrs[: len(sweep.losses)], sweep.losses)[1] for sweep in sweeps]
+        return self._judged(0, 0)
+
+    def _judged(self, skip_start: int, skip_end: int) -> Verdict:
+        """What the default rule says about every sweep without so many of its points."""
+        sweeps: tuple[SweepCurve, ...] = self.sweeps or (self,)
+        longest = max((sweep.lrs for sweep in sweeps), key=len)
+        lrs = (longest if self.groups == 1 else leading_lrs(longest))[skip_start:]
+        parts = [sweep.losses[skip_start : max(len(sweep.losses) - skip_end, 0)] for sweep in sweeps]
+        curves = [_readable(lrs[: len(losses)], losses)[1] for losses in parts]
         if not any(curves):
             return Verdict(None, 0.0, f"the sweep has no points: it stopped with {self.stop_reason!r}")
         try:
-            return rules.judge_repeats(self._readable(lrs, lrs)[0], curves)
+            return rules.judge_repeats(_readable(lrs, lrs)[0], curves)
         except ValueError as error:  # a result made or loaded by hand, whose rates are no curve
             return Verdict(None, 0.0, str(error))
 
     def _for_groups(self, rate: float) -> Rate:
         """The rates of all groups where the leading one has ``rate``."""
-        rates = rates_of_groups(self.lrs, rate)
-        return list(rates) if len(rates) > 1 else rates[0]
+        return rate if self.groups == 1 else list(rates_of_groups(self.lrs, rate))
 
 
-def _text(rate: Any) -> str:
-    if isinstance(rate, (list, tuple)):
-        return "[" + ", ".join(f"{one:.3g}" for one in rate) + "]"
-    return f"{rate:.3g}"
+def _readable(lrs: Sequence[float], losses: Sequence[float]) -> tuple[list[float], list[float]]:
+    """What the rules can work with: a linear sweep may begin at a rate of zero, which has no logarithm."""
+    first = next((index for index, lr in enumerate(lrs) if lr > 0), len(lrs))
+    return list(lrs[first:]), list(losses[first:])
 
 
-def _row(rates: Any) -> tuple[float, ...]:
-    return rates if isinstance(rates, tuple) else (rates,)
+def _skipped(skip_start: int, skip_end: int) -> tuple[int, int]:
+    if type(skip_start) is type(skip_end) is int and min(skip_start, skip_end) >= 0:
+        return skip_start, skip_end
+    first, last = Whole(0).check("skip_start", skip_start), Whole(0).check("skip_end", skip_end)
+    assert first is not None
+    assert last is not None
+    return first, last

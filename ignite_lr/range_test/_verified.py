@@ -64,10 +64,20 @@ def descent_of(losses: Sequence[float], start: float) -> float:
         >>> descent_of([2.0] * 30 + [0.5] * 20, 2.0)
         1.5
     """
+    return start - end_of(losses)
+
+
+def end_of(losses: Sequence[float]) -> float:
+    """Where a trial came to: the mean of its last 20 losses; infinite where one of all is not finite.
+
+    Example:
+        >>> end_of([2.0] * 30 + [0.5] * 20)
+        0.5
+    """
     last = losses[-LAST:]
     if not last or not all(map(math.isfinite, losses)):
-        return -math.inf
-    return start - math.fsum(loss / len(last) for loss in last)
+        return math.inf
+    return math.fsum(loss / len(last) for loss in last)
 
 
 def _sweep_descent(losses: Sequence[float], start: float) -> float:

@@ -31,6 +31,12 @@ def checked(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats]:
     return x, y
 
 
+def checked_sweeps(lrs: Numbers, curves: Sequence[Numbers]) -> list[tuple[Floats, Floats]]:
+    """Several sweeps over the same rates, each with those that it reached; as :func:`checked`."""
+    x = vector("lrs", lrs)
+    return [checked(x[: len(losses)], losses) for losses in curves]
+
+
 def vector(name: str, values: Numbers) -> Floats:
     """The argument ``name`` as a 1-d array of floats. Words and truth values are no numbers."""
     try:

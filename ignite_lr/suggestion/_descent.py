@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 
 import numpy as np
 
-from ignite_lr.suggestion._curve import Floats, Numbers, checked, vector
+from ignite_lr.suggestion._curve import Floats, Numbers, checked, checked_sweeps
 from ignite_lr.suggestion._fall import EDGE_SIGMAS, MIN_POINTS, Reading, capped, head, leaves, read_curve, ready
 from ignite_lr.suggestion._peers import fastai_lr_finder, minimum, slide, steep, steepest, valley
 
@@ -160,13 +161,12 @@ def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
     """
     if len(curves) == 0:
         raise ValueError("curves must hold the losses of at least one sweep, got none")
-    x = vector("lrs", lrs)
-    sweeps = [ready(*checked(x[: len(losses)], losses)) for losses in curves]
+    sweeps = list(starmap(ready, checked_sweeps(lrs, curves)))
     if len(sweeps) == 1:
         x, y = sweeps[0]
         return _verdict(x, read_curve(x, y))
     points = max(len(y) for _, y in sweeps)
-    x = x[:points]
+    x = max((x for x, _ in sweeps), key=len)
     pooled = np.mean([capped(y, points) for _, y in sweeps], axis=0)
     verdict = _verdict(x, read_curve(x, pooled))
     single = [lr for own, y in sweeps if (lr := _verdict(own, read_curve(own, y)).lr) is not None]

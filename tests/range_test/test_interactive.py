@@ -67,12 +67,13 @@ def test_the_file_needs_nothing_else(drawn: RangeTestPicture, tmp_path: Path) ->
     head = text.replace(" ", "")
     assert "<scriptsrc=" not in head
     assert "<link" not in text
+    assert '<meta name="viewport" content="width=device-width' in text
 
 
 def test_without_bokeh_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("bokeh", "bokeh.models", "bokeh.plotting", "bokeh.embed", "bokeh.resources"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install ignite_lr\[html\]"):
+    with pytest.raises(ModuleNotFoundError, match="pip install bokeh"):
         range_test_html(picture(), tmp_path / "plot.html")
     assert list(tmp_path.iterdir()) == []
 
@@ -189,6 +190,15 @@ def test_hover_zoom_and_hide_in_a_browser(page: Page, tmp_path: Path) -> None:
     mouse.perform()
     page.wait("Bokeh.documents[0].roots()[0].renderers[0].visible === false")
     assert page.ask("plot.renderers[1].visible") is True
+
+    hidden = labels.index("suggested: 1.00e-02 (confidence 0.90)")
+    item = page.box("bk-item", hidden)
+    mouse = page.mouse()
+    mouse.pointer_action.move_to_location(int(item["x"] + 30), int(item["y"] + item["height"] / 2))
+    mouse.pointer_action.click()
+    mouse.perform()
+    page.wait("Bokeh.documents[0].roots()[0].renderers.some(r => r.glyph.type === 'Ray' && !r.visible)")
+    assert page.ask("plot.renderers.filter(r => !r.visible).map(r => r.glyph.type)") == ["Line", "Scatter", "Ray"]
 
     assert page.driver.title == HOSTILE
     assert page.ask("window.broken ?? null") is None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ from torch import nn
 from ignite_lr.core.rates import set_rates
 from ignite_lr.range_test import RangeTestResult, SweepCurve
 from ignite_lr.suggestion import DEFAULT, RULES, NoSuggestionError
+
+
+@pytest.fixture(autouse=True)
+def _no_open_figures() -> Iterator[None]:
+    yield
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+
 
 LRS = tuple(np.geomspace(1e-6, 10.0, 200).tolist())
 
@@ -154,6 +164,37 @@ def test_a_result_is_frozen_and_comparable() -> None:
     assert hash(result()) == hash(result())
 
 
+@pytest.mark.parametrize("method", [None, *sorted(RULES)])
+def test_a_rule_reads_what_is_not_skipped(method: str | None) -> None:
+    made = result()
+    part = result(lrs=LRS[20:-30], losses=made.losses[20:-30], smoothed_losses=made.smoothed_losses[20:-30])
+    assert made.suggestion(method, skip_start=20, skip_end=30) == part.suggestion(method)
+    assert repeated().suggestion(skip_start=20) > LRS[20]
+    with pytest.raises(NoSuggestionError, match=r"has no points|too few with a finite loss"):
+        made.suggestion(method, skip_start=150, skip_end=50)
+
+
+@pytest.mark.parametrize(("wrong", "error"), [(-1, ValueError), (1.5, TypeError), ("2", TypeError), (True, TypeError)])
+def test_what_is_no_count_to_skip_is_named(wrong: Any, error: type[Exception]) -> None:
+    for call in (result().suggestion, result().plot):
+        with pytest.raises(error, match="skip_end must be"):
+            call(skip_end=wrong)
+
+
+def test_the_verdict_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ignite_lr import suggestion
+
+    calls = []
+    judge = suggestion.judge_repeats
+    monkeypatch.setattr(suggestion, "judge_repeats", lambda *args: calls.append(1) or judge(*args))
+    made = result()
+    assert made.confidence > 0.5
+    assert f"{made.suggestion():.3g}" in repr(made)
+    assert made.plot().get_legend() is not None
+    assert made.interval is None
+    assert calls == [1]
+
+
 # -- apply
 
 
@@ -250,6 +291,26 @@ def test_pictures_never_raise(made: RangeTestResult, tmp_path: Path) -> None:
     ax.figure.savefig(tmp_path / "plot.png")
     assert made.plot(ax=ax) is ax
     assert made.to_html(str(tmp_path / "plot.html")).stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("made", [result(), two_groups(), flat(), repeated(), EMPTY])
+def test_a_result_shows_its_picture_in_a_notebook(made: RangeTestResult) -> None:
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+    shown = made._repr_png_()
+    assert shown is not None
+    assert shown.startswith(b"\x89PNG")
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("ax", 3), ("title", 3)])
+def test_a_wrong_argument_of_a_picture_is_named(name: str, wrong: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be .* got 3 of type int"):
+        result().plot(**{name: wrong})
+    if name == "title":
+        with pytest.raises(TypeError, match="title must be a string"):
+            result().to_html(tmp_path / "plot.html", title=wrong)
 
 
 def test_skipping_points() -> None:

@@ -66,12 +66,40 @@ def test_a_foreign_file_is_a_value_error(content: bytes, reason: str, tmp_path: 
         {"iterations": "two"},
         {"sweeps": [{}]},
         {"sweeps": 3},
+        {"sweeps": ["a"]},
+        {"verified": 3},
+        {"verified": [3]},
+        {"verified": [{"lr": 0.1, "losses": [1.0], "learns": 1}]},
     ],
     ids=lambda changes: str(changes)[:40],
 )
 def test_a_damaged_file_is_a_value_error(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"r.json' is no range test result"):
         RangeTestResult.load(changed(tmp_path / "r.json", **changes))
+
+
+@pytest.mark.parametrize("name", ["losses", "lrs", "stop_lr", "stop_reason", "iterations", "sweeps", "version"])
+@pytest.mark.parametrize(
+    "value", ["[" * 600 + "]" * 600, "1" * 5000, '"' + "a" * 10_000 + '"'], ids=["deep", "long", "text"]
+)
+def test_whatever_stands_in_a_file_the_error_names_it(name: str, value: str, tmp_path: Path) -> None:
+    path = write_result(RESULT, tmp_path / "r.json")
+    content = {**json.loads(path.read_text(encoding="utf-8")), name: "HERE"}
+    path.write_text(json.dumps(content).replace('"HERE"', value), encoding="utf-8")
+    if name == "stop_reason" and value.startswith('"'):
+        assert len(RangeTestResult.load(path).stop_reason) == 10_000
+        return
+    with pytest.raises(ValueError, match=r"r\.json'") as caught:
+        RangeTestResult.load(path)
+    assert len(str(caught.value)) < 600 + len(str(path))
+
+
+@pytest.mark.parametrize("path", [3, None, b"r.json"])
+def test_what_is_no_path_is_named(path: Any) -> None:
+    with pytest.raises(TypeError, match="path must be a string or a path, got"):
+        RESULT.save(path)
+    with pytest.raises(TypeError, match="path must be a string or a path, got"):
+        RangeTestResult.load(path)
 
 
 def test_a_file_of_a_later_release_says_so(tmp_path: Path) -> None:
