@@ -79,6 +79,10 @@ def write_study(
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, target)
+    except OSError as error:
+        if error.filename is not None:  # that of the user, which says more than the one beside it
+            error.filename, error.filename2 = os.fspath(target), None
+        raise
     finally:
         beside.unlink(missing_ok=True)
     return target
