@@ -205,7 +205,7 @@ def trained() -> tuple[GradNormClipper, LRLogger]:
 
 
 def clipping(path: Path) -> None:
-    save(trained()[0].plot(title="Gradient norms on the digits"), path, (8.0, 3.6))
+    save(trained()[0].plot(title="Gradient norms on the digits").figure, path, (8.0, 3.6))
 
 
 def history(path: Path) -> None:

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-import ignite
 import numpy as np
 import numpy.typing as npt
 import torch
 from ignite.engine import Engine
 from torch.optim import Optimizer
 
-from ignite_lr.clipper._gradients import Gradients, measured, names_of
+from ignite_lr.clipper._gradients import measured, names_of, unscales
 from ignite_lr.clipper._on_device import OnDevice
 from ignite_lr.clipper._on_host import OnHost
 from ignite_lr.clipper._picture import HEIGHT, WIDTH, grad_norm_curve
 from ignite_lr.clipper._report import ENOUGH, FULL, TOO_OFTEN, ClipReport, line, lower_the_rate, reported, too_often
 from ignite_lr.clipper._state import HISTOGRAM_EDGES, STRETCH, ClipRule, ClipState, OnNonfinite
-from ignite_lr.clipper._step_orders import StepOrders, unscales
+from ignite_lr.clipper._step_orders import StepOrders
 from ignite_lr.core.arguments import Text, check_optimizer, check_trainer
 from ignite_lr.core.attachment import Attachment
 from ignite_lr.core.figure import png
 from ignite_lr.core.host import Readback
+from ignite_lr.core.notice import notice
 from ignite_lr.core.updates import Phase, Updates
 
 if TYPE_CHECKING:
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GradNormClipper"]
 
-# on a device the share is looked at every so many steps, and the answer taken at the next look
+# on a device the share is looked at every so many updates, and the answer taken at the next look
 _LOOK_EVERY = 100
 
 # the clippers on a trainer by name, so that two do not write to the same metrics
@@ -120,7 +117,7 @@ class GradNormClipper:
         )
         self.name = Text().check("name", name) or ""
         if 0 < self._rule.percentile <= 1:
-            _warn(
+            notice(
                 f"percentile={percentile} is close to the smallest of all norms, so nearly every update would be "
                 f"clipped. Percentiles go from 0 to 100: write percentile={100 * self._rule.percentile:g} for that "
                 f"share of the norms, and percentile=100.0, max_norm={percentile} for what "
@@ -128,6 +125,7 @@ class GradNormClipper:
             )
         self._orders = StepOrders(optimizer)
         self._story: OnHost | OnDevice = OnHost(self._rule, self._orders, ClipState())
+        self._device: torch.device | None = None  # where the story is told; None before it is known
         self._attached = 0
         # a low percentile is meant to clip most updates
         self._watchful = self._rule.enabled and self._rule.percentile >= 50
@@ -167,7 +165,7 @@ class GradNormClipper:
             self,
             Phase.PROTECT,
             before=partial(self._clip, updates),
-            launched=self._orders.undo,
+            launched=self._orders.undo if self._rule.on_nonfinite == "skip" else None,
             completed=partial(self._publish, updates),
         )
         names[self.name] = self
@@ -241,7 +239,7 @@ class GradNormClipper:
             ValueError: if an entry is missing or cannot be true.
         """
         self._story = OnHost(self._rule, self._orders, ClipState.from_dict(state_dict))
-        self._look = None
+        self._device = self._look = None
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, or what is unpickled, is a clipper that is attached nowhere."""
@@ -254,26 +252,26 @@ class GradNormClipper:
                 "GradNormClipper cannot clip a step that is given a closure, as LBFGS is: the gradients are computed "
                 "inside the step, after the last moment at which they could be clipped."
             )
-        self._orders.undo()  # what a step that raised may have left where it was called around the guard
+        if self._orders.aside:
+            self._orders.undo()  # a step that raised may have left it, where it was called around the guard
         rule = self._rule
         with torch.no_grad():
             gradients = measured(self.optimizer, rule.norm_type, rule.per_group)
             names = names_of(self.optimizer) if rule.per_group else ()
-            self._story_of(gradients).clip(gradients, names, partial(self._leave, updates))
-        if self._watchful:
+            # an update without gradients is told where the others were
+            if gradients.whole.device != self._device and gradients.parts:
+                self._move(gradients.whole.device)
+            self._story.clip(gradients, names, partial(self._leave, updates))
+        if self._watchful and self._story.updates % ENOUGH == 0:
             self._look_at_frequency()
 
-    def _story_of(self, gradients: Gradients) -> OnHost | OnDevice:
-        """The story told where the gradients are; an update without any is told where the others were."""
-        story, device = self._story, gradients.whole.device
-        if not gradients.parts:
-            return story
-        if reads_freely(device):
-            if not isinstance(story, OnHost):
-                self._story = OnHost(self._rule, self._orders, story.state())
-        elif not isinstance(story, OnDevice) or story.device != device:
-            self._story = OnDevice(self._rule, self._orders, story.state(), device)
-        return self._story
+    def _move(self, device: torch.device) -> None:
+        """Tell the story where the gradients are."""
+        self._device = device
+        if not reads_freely(device):
+            self._story = OnDevice(self._rule, self._orders, self._story.state(), device)
+        elif not isinstance(self._story, OnHost):
+            self._story = OnHost(self._rule, self._orders, self._story.state())
 
     def _leave(self, updates: Updates) -> None:
         """Have the coming step not be taken."""
@@ -300,10 +298,10 @@ class GradNormClipper:
         """Warn once about too many clipped updates; without waiting for a device."""
         story, rule = self._story, self._rule
         if isinstance(story, OnHost):
-            if story.updates % ENOUGH == 0 and max(story.recent_frequency, story.frequency) > TOO_OFTEN:
+            if max(story.recent_frequency, story.frequency) > TOO_OFTEN:
                 self._say(too_often(story.state(), rule))
             return
-        if story.steps % _LOOK_EVERY or (story.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        if story.updates % _LOOK_EVERY or (story.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
             return
         # the share is sent over now, and what was sent the last time has long arrived
         if self._look is not None:
@@ -312,14 +310,14 @@ class GradNormClipper:
                 self._say(lower_the_rate(share, "recent"))
         # as too_often() does: before the window has been full for a while, only the ceiling tells
         window = rule.window or FULL
-        told = story.recent_frequency() if story.steps >= 2 * window else story.frequency_at_the_ceiling()
-        self._look = (Readback(told), min(rule.window or story.steps, story.steps))
+        told = story.recent_frequency() if story.updates >= 2 * window else story.frequency_at_the_ceiling()
+        self._look = (Readback(told), min(rule.window or story.updates, story.updates))
 
     def _say(self, sentence: str) -> None:
         if sentence:
             self._watchful = False
             who = f"GradNormClipper {self.name!r}" if self.name else "GradNormClipper"
-            _warn(f"{who} on {type(self.optimizer).__name__}: {sentence}")
+            notice(f"{who} on {type(self.optimizer).__name__}: {sentence}")
 
 
 def reads_freely(device: torch.device) -> bool:
@@ -331,16 +329,3 @@ def _occupied(state: ClipState) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
     bins = np.flatnonzero(state.histogram)
     first, last = (bins[0], bins[-1]) if len(bins) else (0, 0)
     return HISTOGRAM_EDGES[first : last + 2].copy(), state.histogram[first : last + 1].copy()
-
-
-_NOT_THE_USERS = tuple(
-    str(Path(package.__file__ or "").parent) for package in (sys.modules["ignite_lr"], ignite, torch)
-)
-
-
-def _warn(message: str) -> None:
-    """Warn at the first line outside this package, Ignite and PyTorch."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)

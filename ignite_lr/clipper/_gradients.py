@@ -14,9 +14,8 @@ import torch
 from torch.optim import Optimizer
 
 from ignite_lr.clipper._norm import global_norm, norm_of_norms, plain
-from ignite_lr.clipper._step_orders import unscales
 
-__all__ = ["EPSILON", "Gradients", "factor", "measured", "names_of"]
+__all__ = ["EPSILON", "Gradients", "factor", "measured", "names_of", "unscales"]
 
 # what PyTorch adds to a norm before it divides by it
 EPSILON = 1e-6
@@ -31,18 +30,20 @@ class Gradients:
             parts where there are none.
         norms: their norms, unscaled, 0-d tensors: float64 where gradients are, else float32.
         whole: the norm of all of them.
+        apart: whether groups are limited apart.
         found_inf: positive where a ``GradScaler`` is about to skip the step; None without one.
     """
 
     parts: Mapping[int, Sequence[torch.Tensor]]
     norms: Mapping[int, torch.Tensor]
     whole: torch.Tensor
-    found_inf: torch.Tensor | None
+    apart: bool = False
+    found_inf: torch.Tensor | None = None
 
-    @property
-    def apart(self) -> bool:
-        """Whether groups are limited apart."""
-        return 0 not in self.parts
+
+def unscales(optimizer: Optimizer) -> bool:
+    """Whether the optimizer unscales gradients itself, so that they are still scaled when the step begins."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 def measured(optimizer: Optimizer, norm_type: float, per_group: bool) -> Gradients:
@@ -67,7 +68,7 @@ def measured(optimizer: Optimizer, norm_type: float, per_group: bool) -> Gradien
     whole = norms.get(0)
     if whole is None:
         whole = norm_of_norms(list(norms.values()), norm_type) if norms else torch.zeros(())
-    return Gradients(parts, norms, whole, None if found_inf is None else plain(found_inf))
+    return Gradients(parts, norms, whole, per_group, None if found_inf is None else plain(found_inf))
 
 
 def names_of(optimizer: Optimizer) -> list[str]:

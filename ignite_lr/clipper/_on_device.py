@@ -43,13 +43,13 @@ class OnDevice:
     Attributes:
         metrics: of the last update, 0-d tensors; empty before any.
         device: where the record lies.
-        steps: how many steps there were at most that were updates; the device knows better.
+        updates: how many there were at most; the device knows better.
     """
 
     def __init__(self, rule: ClipRule, orders: StepOrders, state: ClipState, device: torch.device) -> None:
         self.device = device
         self.metrics: dict[str, torch.Tensor] = {}
-        self.steps = state.updates
+        self.updates = state.updates
         self._rule = rule
         self._orders = orders
         self._windows = [
@@ -75,7 +75,7 @@ class OnDevice:
         Raises:
             RuntimeError: on a norm that is not finite, where that was asked for.
         """
-        self.steps += 1
+        self.updates += 1
         rule, norm, apart = self._rule, gradients.whole, gradients.apart
         if gradients.found_inf is None:
             counts = torch.ones((), dtype=torch.bool, device=self.device)

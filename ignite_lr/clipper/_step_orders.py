@@ -13,15 +13,11 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from ignite_lr.clipper._gradients import unscales
 from ignite_lr.clipper._norm import is_distributed
 from ignite_lr.clipper._step_guard import StepGuard
 
-__all__ = ["StepOrders", "unscales"]
-
-
-def unscales(optimizer: Optimizer) -> bool:
-    """Whether the optimizer unscales gradients itself, so that they are still scaled when the step begins."""
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+__all__ = ["StepOrders"]
 
 
 class StepOrders:
@@ -29,16 +25,19 @@ class StepOrders:
 
     Args:
         optimizer: the optimizer.
+
+    Attributes:
+        aside: gradients that were set aside for the time of a step, with their parameters.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._guard: StepGuard | None = None
-        self._gradients: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.aside: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy guards nothing: the guard belongs to the optimizer whose steps it wraps."""
-        return {**vars(self), "_guard": None, "_gradients": []}
+        return {**vars(self), "_guard": None, "aside": []}
 
     def guard(self) -> None:
         """From now on, guard the optimizer's steps: behind a guarded one everything is taken back in any case."""
@@ -95,15 +94,15 @@ class StepOrders:
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._gradients.append((parameter, parameter.grad))
+                    self.aside.append((parameter, parameter.grad))
                     parameter.grad = None
 
     def undo(self) -> None:
         """Bring back the gradients that were set aside. Idempotent."""
-        for parameter, gradient in self._gradients:
+        for parameter, gradient in self.aside:
             if parameter.grad is None:
                 parameter.grad = gradient
-        self._gradients.clear()
+        self.aside.clear()
 
     def _set(self, name: str, value: torch.Tensor) -> None:
         assert self._guard is not None  # obeys() said so

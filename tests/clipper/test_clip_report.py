@@ -164,7 +164,7 @@ def told(norms: Any, rule: ClipRule) -> ClipState:
     story = OnHost(rule, StepOrders(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)), ClipState())
     for norm in norms:
         whole = torch.tensor(norm, dtype=torch.float64)
-        story.clip(Gradients({0: [whole.clone()]}, {0: whole}, whole, None), (), lambda: None)
+        story.clip(Gradients({0: [whole.clone()]}, {0: whole}, whole), (), lambda: None)
     return story.state()
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ignite_lr.clipper._step_orders import StepOrders, unscales
+from ignite_lr.clipper._gradients import unscales
+from ignite_lr.clipper._step_orders import StepOrders
 
 
 def made(fused: bool = True, **options: float) -> torch.optim.Optimizer:

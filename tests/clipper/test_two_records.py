@@ -31,7 +31,9 @@ def on_device(rule: ClipRule) -> OnDevice:
 
 def gradients(norm: float, found_inf: float | None = None) -> Gradients:
     whole = torch.tensor(norm, dtype=torch.float64)
-    return Gradients({0: [whole.clone()]}, {0: whole}, whole, None if found_inf is None else torch.tensor(found_inf))
+    return Gradients(
+        {0: [whole.clone()]}, {0: whole}, whole, found_inf=None if found_inf is None else torch.tensor(found_inf)
+    )
 
 
 def test_bins_are_those_of_numpy() -> None:
