@@ -216,17 +216,23 @@ def test_every_benchmark_is_on_the_page() -> None:
     assert {name for name in programs - started if name not in page} == set()
 
 
-def make_pictures() -> Any:
-    spec = importlib.util.spec_from_file_location("make_pictures", DOCS / "make_pictures.py")
+def script(name: str) -> Any:
+    """One of the scripts that draw for the pages, as a module."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["make_pictures"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-PICTURES = make_pictures()
+PICTURES = script("make_pictures")
+
+
+def test_the_picture_of_the_house_is_that_of_the_source() -> None:
+    """If it is not: ``python docs/house.py``."""
+    assert script("house").draw() == (DOCS / "images" / "house.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", PICTURES.CURVES)
@@ -237,5 +243,5 @@ def test_the_curve_shows_what_the_page_says(name: str) -> None:
 
 def test_every_picture_is_made_by_a_script() -> None:
     made = {f"{name}.png" for name in [*PICTURES.CURVES, *PICTURES.OTHERS]}
-    made.add("tensorboard.png")  # by tests/logger/test_tensorboard_page.py
+    made |= {"house.svg", "tensorboard.png"}  # by docs/house.py and tests/logger/test_tensorboard_page.py
     assert {path.name for path in (DOCS / "images").iterdir()} == made
