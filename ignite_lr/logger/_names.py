@@ -37,7 +37,7 @@ class Rule:
         Example:
             >>> rule = Rule(illegal=r"[^-\w./]")
             >>> rule.fitting("lr/a_b"), rule.fitting("lr/a:b")
-            ('lr/a_b', 'lr/a_b-b4d9b81cd8c4')
+            ('lr/a_b', 'lr/a_b-fdf73088ffde')
         """
         name = re.sub(self.illegal, "_", tag)
         if self.paths:
