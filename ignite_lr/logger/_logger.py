@@ -48,6 +48,9 @@ class LRLogger:
         weight_decay: also log ``weight_decay``.
         tag: a prefix for all tags: ``<tag>/lr/...``.
         history: how many of the last updates to keep for :meth:`history` and :meth:`plot`, on their device.
+        metrics: also put the last values into ``trainer.state.metrics`` by their tags, right after the update: there
+            ``ProgressBar().attach(trainer, metric_names="all")`` shows them, and ``EarlyStopping`` can use them. What
+            lies on a device stays there, as a tensor without dimensions.
         step: what the x axis counts: ``"iteration"`` of the trainer, where the curves of one run lie together, or
             ``"update"`` of the optimizer. Both count from 1.
         global_step_transform: a function of the engine and the event that gives the x of what the event writes, instead
