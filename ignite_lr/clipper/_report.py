@@ -163,7 +163,7 @@ def lower_the_rate(frequency: float, which: str, excess: float = math.nan) -> st
         excess: norm / threshold of the typical clipped one; left out where it is not known or no different from 1.
 
     Example:
-        >>> lower_the_rate(0.8, "recent", 4.0)[63:]
+        >>> lower_the_rate(0.8, "recent", 4.0).partition(": ")[2]
         'among those the typical norm is 4 times the threshold, so try 1/4 of it.'
     """
     said = f"{frequency:.1%} of {which} updates were clipped; above {TOO_OFTEN:.0%} lower the learning rate instead"
