@@ -10,9 +10,11 @@ which names it.
 from ignite_lr.range_test._curve import Curve, SweepCurve, leading_lrs, rates_of_groups, smooth, sweep_rates
 from ignite_lr.range_test._result import RangeTestResult
 from ignite_lr.range_test._verified import Trials, VerifiedRate
+from ignite_lr.suggestion import NoSuggestionError
 
 __all__ = [
     "Curve",
+    "NoSuggestionError",
     "RangeTestResult",
     "SweepCurve",
     "Trials",

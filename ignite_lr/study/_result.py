@@ -12,12 +12,12 @@ from torch.optim import Optimizer
 from ignite_lr.core.arguments import check_optimizer
 from ignite_lr.core.rates import set_rates
 from ignite_lr.core.updates import is_suspended
+from ignite_lr.range_test import NoSuggestionError
 from ignite_lr.study import _picture
 from ignite_lr.study._feasible import best_of, by_rate, shortest_warmup, stable_and_unstable
 from ignite_lr.study._file import read_study, write_study
 from ignite_lr.study._findings import Finding, findings
 from ignite_lr.study._runs import Settings, TrialResult
-from ignite_lr.suggestion import NoSuggestionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -34,6 +34,7 @@ RULES = [
     "NoSuggestionError",
     "Verdict",
     "descent",
+    "fastai_lr_finder",
     "judge",
     "judge_repeats",
     "minimum",

@@ -182,11 +182,19 @@ def test_code_that_is_not_run_says_so(page: Path) -> None:
     """Code of other libraries is marked ``py`` and has a title; everything marked ``python`` is run."""
     for options, code in blocks(page):
         language = options.split(" ")[0]
-        assert language in ("python", "py", "bash", "sh", "text"), options
+        assert language in ("python", "py", "bash", "sh", "text", "diff"), options
         if language == "py":
             assert re.search(r'title="(Before|examples/)', options), options
             if not code.startswith("--8<--"):
                 compile(code, str(page), "exec")
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=name_of(page)) for page in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]]
+)
+def test_code_fits_the_column_of_a_page(page: Path) -> None:
+    wide = [line for _, code in blocks(page) for line in code.splitlines() if len(line) > 88]
+    assert wide == []
 
 
 @pytest.mark.parametrize(

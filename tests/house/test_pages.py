@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html.parser
 import http.server
 import re
 import shutil
@@ -53,6 +54,62 @@ def test_no_role_of_sphinx_is_left(site: Path) -> None:
     for path in site.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r":(?:class|func|meth|mod|attr):", text), path
+
+
+def test_no_page_shows_its_source(site: Path) -> None:
+    """What the reader sees: no mark, no reference and no mathematics that nothing took up, no block without code."""
+    for path in site.rglob("*.html"):
+        shown = Shown(path.read_text(encoding="utf-8"))
+        assert "" not in shown.code, path
+        assert not [code for code in shown.code if re.match(r"-\s*-\s*8\s*<", code)], path
+        text = shown.text
+        for mark in (
+            r"-\s*-\s*8\s*<\s*-",
+            r"^\s*:::",
+            r"\[[^\]\n]+\]\[[\w.]*\]",
+            r"```",
+            r"^\s*!!!",
+            r"\$\$",
+            r"\{:? ?[.#]\w",
+            "\ufffd",
+        ):
+            assert not re.search(mark, text, re.MULTILINE), (path, mark)
+
+
+def test_the_reference_shows_what_users_call(site: Path) -> None:
+    pages = "".join(path.read_text(encoding="utf-8") for path in (site / "api").glob("*.html"))
+    shown = {name.rpartition(".")[2] for name in re.findall(r'<h[2-6] id="(ignite_lr\.[\w.]+)"', pages)}
+    assert {"attach", "apply", "plot", "report", "history", "state_dict", "load_state_dict"} <= shown
+    assert {name for name in shown if name.startswith("_")} == set()
+    assert not {"adopt_groups", "forget", "from_sweeps", "get_lr", "settle"} & shown
+
+
+class Shown(html.parser.HTMLParser):
+    """The text of a page without that in code, and the code of its blocks."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.text, self.code = "", []
+        self.inside: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("pre", "code", "script", "style", "title"):
+            self.inside.append(tag)
+        if tag == "pre":
+            self.code.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.inside and tag == self.inside[-1]:
+            self.inside.pop()
+            if tag == "pre":
+                self.code[-1] = self.code[-1].strip()
+
+    def handle_data(self, data: str) -> None:
+        if "pre" in self.inside:
+            self.code[-1] += data
+        if not {"code", "script", "style"} & set(self.inside):
+            self.text += data
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -123,18 +180,43 @@ def test_page_in_a_browser(browser: Any, address: str, page: str) -> None:
             .filter(e => e.getBoundingClientRect().right > window.innerWidth + 1 && !e.closest('table, pre'))
             .map(e => e.innerText)"""
         assert browser.execute_script(cut) == []
+        if width > PHONE:
+            scrolls = """return [...document.querySelectorAll('.md-content pre code')]
+                .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => [e.scrollWidth, e.clientWidth, e.innerText])"""
+            assert browser.execute_script(scrolls) == []
+        else:
+            # what a reader needs no glass for: 12 px, 10 px in code
+            small = """return [...document.querySelectorAll('.md-content p, .md-content li, .md-content td, pre code')]
+                .filter(e => parseFloat(getComputedStyle(e).fontSize) < (e.closest('pre') ? 10 : 12)).length"""
+            assert browser.execute_script(small) == 0
+
+
+# what people type, and the page that they should come to
+SOUGHT = {
+    "accumulation": "accumulation-amp.html",
+    "EarlyStopping": "from-ignite.html",
+    "W&B": "from-ignite.html",
+    "MLflow": "from-ignite.html",
+    "EMA": "from-ignite.html",
+    "PiecewiseLinear": "from-ignite.html",
+    "notebook": "",
+    "warmup": "playbook.html",
+    "stability": "",
+    "plateau": "schedulers.html",
+}
 
 
 @pytest.mark.browser
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_search_finds_a_page(browser: Any, address: str) -> None:
+@pytest.mark.parametrize(("words", "page"), SOUGHT.items())
+def test_search_finds_a_page(browser: Any, address: str, words: str, page: str) -> None:
     show(browser, f"{address}/index.html", 1280)
     found = browser.execute_async_script(
-        """const done = arguments[0];
+        """const done = arguments[1];
         document.querySelector('[data-md-toggle=search]').click();
         const field = document.querySelector('.md-search__input');
         field.focus();
-        field.value = 'accumulation';
+        field.value = arguments[0];
         field.dispatchEvent(new KeyboardEvent('keyup', {key: 'n', bubbles: true}));
         field.dispatchEvent(new Event('input', {bubbles: true}));
         let left = 100;
@@ -142,6 +224,7 @@ def test_search_finds_a_page(browser: Any, address: str) -> None:
             const hits = [...document.querySelectorAll('.md-search-result__link')].map(a => a.href);
             if (hits.length || !left--) done(hits); else setTimeout(look, 100);
         };
-        look();"""
+        look();""",
+        words,
     )
-    assert any("accumulation-amp.html" in link for link in found)
+    assert any(page in link for link in found), found
