@@ -44,6 +44,10 @@ class VerifiedRate:
         lr: the rate; with several parameter groups a tuple with one for each.
         losses: of each update at it.
         learns: whether they came down nearly as far as those of the best rate tried.
+
+    Example:
+        >>> VerifiedRate(lr=0.01, losses=(2.3, 1.9, 1.4), learns=True).learns
+        True
     """
 
     lr: Any

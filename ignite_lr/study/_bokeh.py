@@ -37,9 +37,7 @@ def study_html(picture: StudyPicture, path: str | os.PathLike[str], title: str |
         from bokeh.embed import file_html
         from bokeh.resources import INLINE
     except ImportError as error:
-        raise ModuleNotFoundError(
-            "to_html requires bokeh to be installed: pip install ignite_lr[html]", name="bokeh"
-        ) from error
+        raise ModuleNotFoundError("to_html requires bokeh to be installed: pip install bokeh", name="bokeh") from error
     heading = "Study" if title is None else title
     source = models.ColumnDataSource(_columns(picture))
     common = {"height": 480, "tools": "pan,box_zoom,wheel_zoom,reset,save", "sizing_mode": "stretch_width"}

@@ -18,7 +18,7 @@ def to_optuna(trials: Sequence[TrialResult], settings: Settings, study: Any = No
         optuna: Any = importlib.import_module("optuna")
     except ImportError as error:
         raise ModuleNotFoundError(
-            "to_optuna requires optuna to be installed: pip install ignite_lr[optuna]", name="optuna"
+            "to_optuna requires optuna to be installed: pip install optuna", name="optuna"
         ) from error
     direction = optuna.study.StudyDirection.MAXIMIZE if settings.mode == "max" else optuna.study.StudyDirection.MINIMIZE
     if study is None:

@@ -184,7 +184,7 @@ class StudyResult:
             the path.
 
         Raises:
-            ModuleNotFoundError: without Bokeh (``pip install ignite_lr[html]``).
+            ModuleNotFoundError: without Bokeh (``pip install bokeh``).
         """
         from ignite_lr.study._bokeh import study_html
 
@@ -203,7 +203,7 @@ class StudyResult:
             the study.
 
         Raises:
-            ModuleNotFoundError: without Optuna (``pip install ignite_lr[optuna]``).
+            ModuleNotFoundError: without Optuna (``pip install optuna``).
             TypeError: if ``study`` is no study of Optuna.
             ValueError: if it optimises in the other direction.
         """

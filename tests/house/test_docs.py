@@ -15,9 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Events, create_supervised_trainer
-from ignite.handlers import TensorboardLogger
-from torch import nn
 
 import ignite_lr
 
@@ -158,23 +155,10 @@ def test_the_table_of_schedulers_is_what_its_code_prints(
 
 
 def test_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README takes a model and its data as given, as its reader has them."""
+    """Pasted in order, with nothing given: the blocks bring their own imports."""
     monkeypatch.chdir(tmp_path)
-    model = nn.Linear(4, 1)
-    given = {
-        "Events": Events,
-        "TensorboardLogger": TensorboardLogger,
-        "create_supervised_trainer": create_supervised_trainer,
-        "device": "cpu",
-        "loss_fn": nn.functional.mse_loss,
-        "model": model,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
-        "train_loader": [(x, x.sum(1, keepdim=True)) for x in torch.randn(50, 8, 4)],
-        **{name: getattr(ignite_lr, name) for name in ignite_lr.__all__},
-    }
-    assert run_code(ROOT / "README.md", given) > 0
-    given["trainer"].run(given["train_loader"])
-    given["tb_logger"].close()
+    assert run_code(ROOT / "README.md", {}) > 5
+    assert (tmp_path / "range_test.png").exists()
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=name_of(page)) for page in [*PAGES, ROOT / "README.md"]])
