@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ignite_lr.logger import JSONLinesLogger, LRLogger
     from ignite_lr.lr_finder import LRFinder, find_lr
     from ignite_lr.range_test import RangeTestResult, VerifiedRate
-    from ignite_lr.scheduler import LRSchedulerHandler, ScheduleLR
+    from ignite_lr.scheduler import LRSchedulerHandler, ScheduleLR, ScheduleParam
     from ignite_lr.study import Finding, LRStudy, StudyResult, Trial, TrialResult, run_study, trials
     from ignite_lr.suggestion import NoSuggestionError
 
@@ -30,6 +30,7 @@ __all__ = [
     "NoSuggestionError",
     "RangeTestResult",
     "ScheduleLR",
+    "ScheduleParam",
     "StudyResult",
     "Trial",
     "TrialResult",
@@ -52,6 +53,7 @@ _ROOMS = {
     "NoSuggestionError": "suggestion",
     "RangeTestResult": "range_test",
     "ScheduleLR": "scheduler",
+    "ScheduleParam": "scheduler",
     "Finding": "study",
     "LRStudy": "study",
     "StudyResult": "study",

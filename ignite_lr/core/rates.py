@@ -1,14 +1,64 @@
-"""Learning rates of parameter groups, read and written in one place."""
+"""Rates of parameter groups, read and written in one place.
+
+What flows in are rates, what flows out is what the optimizer's next update uses. The base rate of a group is its
+``initial_lr``, nowhere else: whoever changes it says so here (:func:`set_base_rates`), or just writes it, and those who
+multiply it by a factor (:class:`Follower`) look before every update whether it is still the one they used. What must
+never happen: a base rate kept in a second place, a tensor rate replaced instead of filled.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch.optim import Optimizer
 
-__all__ = ["set_rates"]
+from ignite_lr.core.host import numbers
+from ignite_lr.core.notice import notice
+
+__all__ = [
+    "Follower",
+    "Rate",
+    "add_follower",
+    "copied",
+    "in_form_of",
+    "parts_of",
+    "same_rates",
+    "set_base_rates",
+    "set_rates",
+    "write",
+    "write_bases",
+]
+
+Rate = float | torch.Tensor
+
+
+class Follower(Protocol):
+    """A scheduler whose rates are base rates times something."""
+
+    absolute: bool
+
+    def owns(self) -> bool:
+        """Whether the rates of the optimizer are those that it wrote last."""
+
+    def changed(self) -> bool:
+        """Whether base rates or groups are no longer those that the present rates were made of."""
+
+    def follow(self) -> None:
+        """Write the rates that are due, of the base rates as they are now."""
+
+
+_followers: weakref.WeakKeyDictionary[Optimizer, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def add_follower(optimizer: Optimizer, follower: Follower) -> None:
+    """Have a scheduler told when base rates of the optimizer are set. It is held weakly."""
+    with _lock:
+        _followers.setdefault(optimizer, weakref.WeakSet()).add(follower)
 
 
 def set_rates(optimizer: Optimizer, rates: Iterable[float], *, initial: bool = False) -> None:
@@ -23,13 +73,94 @@ def set_rates(optimizer: Optimizer, rates: Iterable[float], *, initial: bool = F
         if type(group["lr"]) is float:
             group["lr"] = rate  # the usual case, several times an iteration of a sweep
         else:
-            _write(group, "lr", rate)
+            write(group, "lr", rate)
         if initial and "initial_lr" in group:
-            _write(group, "initial_lr", rate)
+            write(group, "initial_lr", rate)
 
 
-def _write(group: dict[str, Any], key: str, rate: float) -> None:
-    if isinstance(group[key], torch.Tensor):
-        group[key].fill_(rate)
+def set_base_rates(optimizer: Optimizer, rates: Sequence[float], schedulers: Sequence[Any] = ()) -> None:
+    """Make these the base rates, and write the rates that are due with them.
+
+    Args:
+        optimizer: whose groups.
+        rates: as many base rates as groups.
+        schedulers: those of others on this optimizer, which keep base rates of their own; they are written too.
+
+    Warns:
+        UserWarning: if some scheduler was made before that is neither ours nor given, or whose schedule is absolute.
+    """
+    groups = optimizer.param_groups
+    with _lock:
+        followers: list[Follower] = list(_followers.get(optimizer, ()))
+    scheduled = any("initial_lr" in group for group in groups)
+    owners = [follower for follower in followers if follower.owns()]
+    # how far along its schedule each group is
+    shares = [_share(group) if followers or schedulers else 1.0 for group in groups]
+    set_rates(optimizer, rates, initial=True)
+    for scheduler in schedulers:
+        for part in parts_of(scheduler):
+            write_bases(part, rates)
+    if owners:
+        for owner in owners:
+            owner.follow()
     else:
-        group[key] = rate
+        set_rates(optimizer, [rate * share for rate, share in zip(rates, shares, strict=True)])
+    if any(follower.absolute for follower in followers):
+        notice("a ScheduleLR with absolute=True is on this optimizer: its rates are its own, and stay as they are.")
+    elif scheduled and not followers and not schedulers:
+        notice(
+            "a scheduler was made for this optimizer before, and keeps its own base rates: "
+            "give it too, as in apply(optimizer, scheduler=scheduler)."
+        )
+
+
+def _share(group: Mapping[str, Any]) -> float:
+    base, rate = numbers([group.get("initial_lr", group["lr"]), group["lr"]])
+    return rate / base if base > 0.0 else 1.0
+
+
+def write_bases(scheduler: Any, rates: Sequence[float]) -> None:
+    """Write the base rates that a scheduler of others keeps: PyTorch's, timm's."""
+    for name in ("base_lrs", "base_values"):
+        kept = getattr(scheduler, name, None)
+        if isinstance(kept, list) and len(kept) == len(rates):
+            setattr(scheduler, name, [in_form_of(present, rate) for present, rate in zip(kept, rates, strict=True)])
+
+
+def parts_of(scheduler: Any) -> Iterator[Any]:
+    """A scheduler, and those that it is made of."""
+    yield scheduler
+    inner = getattr(scheduler, "scheduler", None)
+    several = getattr(scheduler, "_schedulers", ())
+    for part in (*(several if isinstance(several, list | tuple) else ()), *(() if inner is None else (inner,))):
+        if callable(getattr(part, "step", None)):
+            yield from parts_of(part)
+
+
+def write(group: dict[str, Any], key: str, rate: Rate) -> None:
+    """Write a rate; one that is a tensor is filled, because a compiled or captured step holds on to it."""
+    present = group[key]
+    if isinstance(present, torch.Tensor):
+        present.fill_(rate)
+    else:
+        group[key] = numbers([rate])[0]
+
+
+def copied(rate: Any) -> Any:
+    """A rate that does not change with the group's."""
+    return rate.detach().clone() if isinstance(rate, torch.Tensor) else rate
+
+
+def in_form_of(rate: Any, base: Rate) -> Rate:
+    """A base rate as a tensor where the rate is one, so that their product is the same before and after a load."""
+    if not isinstance(rate, torch.Tensor):
+        return numbers([base])[0]
+    if isinstance(base, torch.Tensor):
+        return base if (base.dtype, base.device) == (rate.dtype, rate.device) else base.detach().to(rate)
+    return torch.full_like(rate, base, requires_grad=False)
+
+
+def same_rates(groups: Sequence[Mapping[str, Any]], rates: Sequence[Rate]) -> bool:
+    """Whether the groups, as far as there are rates, have these. Reads rates that lie on a device."""
+    present = [group["lr"] for group, _ in zip(groups, rates, strict=False)]
+    return numbers(present) == numbers(rates[: len(present)])

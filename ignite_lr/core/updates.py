@@ -49,8 +49,6 @@ class Subscription:
         updates: the updates that the callbacks hang on.
         owner: the handler they belong to, held weakly so that a dropped handler is not kept alive by its hooks.
         phase: when they are called, among those of other handlers.
-        again: called before an update that follows another one in the same iteration, or that comes with new parameter
-            groups, and before all ``before``: what is due since ``completed`` was called, which is most often nothing.
         before: called before each update, while the gradients are complete and the rates still those of the update.
         launched: called after each step, also after one that turns out to have been skipped.
         counted: called once for each step that is known to have been an update.
@@ -63,7 +61,6 @@ class Subscription:
         updates: Updates,
         owner: object,
         phase: Phase,
-        again: Callback | None = None,
         before: Callback | None = None,
         launched: Callback | None = None,
         counted: Callback | None = None,
@@ -73,7 +70,6 @@ class Subscription:
         self.updates = updates
         self.owner = weakref.ref(owner)
         self.phase = phase
-        self.again = again
         self.before = before
         self.launched = launched
         self.counted = counted
@@ -122,7 +118,6 @@ class Updates:
         # weak: a hook on the optimizer must not keep a trainer, and with it a data loader, alive
         self._trainer = weakref.ref(trainer)
         self._subscriptions: list[Subscription] = []
-        self._again: tuple[Callback, ...] = ()
         self._before: tuple[Callback, ...] = ()
         self._launched: tuple[Callback, ...] = ()
         self._counted: tuple[Callback, ...] = ()
@@ -131,9 +126,7 @@ class Updates:
         # events of its own, also whether the trainer is between two iterations.
         self._last_iteration = -1
         self._between: bool | None = None
-        # what they were when _completed or _again was last called
-        self._known_count = 0
-        self._known_groups = len(optimizer.param_groups)
+        self._known_count = 0  # at the end of the last iteration
         self._idle = 0  # iterations since the last update
         self._said = False
         self._depth = 0
@@ -171,7 +164,6 @@ class Updates:
         owner: object,
         phase: Phase,
         *,
-        again: Callback | None = None,
         before: Callback | None = None,
         launched: Callback | None = None,
         counted: Callback | None = None,
@@ -188,7 +180,7 @@ class Updates:
                 f"{type(owner).__name__} is already attached to this trainer and optimizer: "
                 "attach it once, or call remove() on what the first attach returned."
             )
-        subscription = Subscription(self, owner, phase, again, before, launched, counted, completed, patient)
+        subscription = Subscription(self, owner, phase, before, launched, counted, completed, patient)
         if not self._subscriptions:
             self._watch()
         self._subscriptions.append(subscription)
@@ -206,6 +198,10 @@ class Updates:
             if flag.value() == 0.0:
                 self._count()
 
+    def pending(self) -> int:
+        """1 if the last step turns out to have been an update once it is settled, else 0. May wait; changes nothing."""
+        return int(self._skip_flag is not None and self._skip_flag.value() == 0.0)
+
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         # A copied trainer would step the original optimizer past handlers that watch another one.
         raise TypeError(
@@ -222,7 +218,6 @@ class Updates:
 
     def _sort(self) -> None:
         ordered = sorted(self._subscriptions, key=lambda subscription: subscription.phase)
-        self._again = tuple(s.again for s in ordered if s.again is not None)
         self._before = tuple(s.before for s in ordered if s.before is not None)
         self._launched = tuple(s.launched for s in ordered if s.launched is not None)
         self._counted = tuple(s.counted for s in ordered if s.counted is not None)
@@ -280,10 +275,6 @@ class Updates:
             self.resolve()
         self._args = args
         self._kwargs = kwargs
-        if self.count != self._known_count or len(self.optimizer.param_groups) != self._known_groups:
-            self._known_groups = len(self.optimizer.param_groups)
-            for callback in self._again:
-                callback()
         for callback in self._before:
             callback()
 

@@ -1,24 +1,24 @@
-"""The handler that steps a scheduler, and the scheduler of this package."""
+"""The handler that says when a scheduler is stepped."""
 
 from __future__ import annotations
 
-import copy
-import inspect
-import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, cast
 
 from ignite.engine import Engine, Events
-from torch.optim import Optimizer
 
-from ignite_lr.core.arguments import Choice, Whole
+from ignite_lr.core.arguments import Choice, Whole, check_trainer
+from ignite_lr.core.attachment import Attachment
 from ignite_lr.core.engine import add_first, add_last
-from ignite_lr.core.updates import Phase, Subscription, Updates
-from ignite_lr.scheduler._schedule_lr import ScheduleLR, drivers
+from ignite_lr.core.notice import notice
+from ignite_lr.core.updates import Phase, Updates
+from ignite_lr.scheduler._drive import Drive, MissingMetricError, check_metric, check_scheduler, value_of
 
-__all__ = ["Attachment", "LRSchedulerHandler", "ScheduleLR"]
+__all__ = ["LRSchedulerHandler"]
+
+# Which handler drives which scheduler, by the scheduler's id, which the handler keeps in use.
+_drivers: weakref.WeakValueDictionary[int, LRSchedulerHandler] = weakref.WeakValueDictionary()
 
 
 class LRSchedulerHandler:
@@ -30,19 +30,22 @@ class LRSchedulerHandler:
     next update in any case. Put the handler into ``to_save`` beside the scheduler: together they resume exactly.
 
     Args:
-        scheduler: anything with ``step()`` and ``optimizer``: :class:`ScheduleLR`, any PyTorch scheduler, ...
+        scheduler: anything with ``step()`` and ``optimizer``: :class:`ScheduleLR`, :class:`ScheduleParam`, any PyTorch
+            scheduler, timm's, which are told the number of updates or epochs, ...
         interval: what to count: "step" (optimizer updates), "iteration" or "epoch". A step that is replayed as a CUDA
             graph runs no hooks, so that its updates cannot be counted: "iteration" is for it.
         every: step the scheduler after every so many of them, counted over the whole run, at least 1.
-        metric: for ``ReduceLROnPlateau`` and the like: the name of a metric in ``trainer.state.metrics``, or a callable
-            that gets the trainer and returns the value. It is read after all other handlers of the iteration or epoch.
+        metric: for ``ReduceLROnPlateau`` and the like: ``(evaluator, "loss")`` for a metric of an evaluator, the name
+            of one in ``trainer.state.metrics``, or a callable that gets the trainer and returns the value. It is read
+            after all other handlers of the iteration or epoch.
 
     Raises:
         TypeError: if an argument is of the wrong type.
         ValueError: if an argument is out of range, if the scheduler needs a metric and has none, or the reverse.
 
     Warns:
-        UserWarning: after 100 iterations without an update of the optimizer, once.
+        UserWarning: after 100 iterations without an update of the optimizer, once; if somebody else steps the scheduler
+            too; if a step that was due when a checkpoint was made has no metric after the resume.
 
     Example:
         >>> import torch
@@ -63,30 +66,21 @@ class LRSchedulerHandler:
         scheduler: Any,
         interval: str = "step",
         every: int = 1,
-        metric: str | Callable[[Engine], float] | None = None,
+        metric: str | tuple[Engine, str] | Callable[[Engine], float] | None = None,
     ) -> None:
-        if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
-            raise TypeError(f"scheduler must have step(), got {scheduler!r} of type {type(scheduler).__name__}.")
-        optimizer = getattr(scheduler, "optimizer", None)
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"scheduler must have its optimizer as scheduler.optimizer, got {optimizer!r} there.")
-        if metric is not None and not isinstance(metric, str) and not callable(metric):
-            raise TypeError(
-                f"metric must be a name, a callable or None, got {metric!r} of type {type(metric).__name__}."
-            )
-        _check_metric(scheduler, metric)
+        self.optimizer = check_scheduler(scheduler)
+        self.metric = check_metric(scheduler, metric)
         self.scheduler = scheduler
-        self.optimizer = optimizer
         self.interval = Choice(("step", "iteration", "epoch")).check("interval", interval)
         self.every = cast("int", Whole(1).check("every", every))
-        self.metric = metric
+        self._drive = Drive(scheduler, interval == "epoch")
         self._ticks = 0
+        # ticks that a loaded state says were due when it was saved
+        self._due = 0
         # the last iteration or epoch that was counted, and whether it comes from a checkpoint
         self._position = 0
         self._resumed = False
-        # The state of a scheduler that could not be asked to wait for its last step; see state_dict().
-        self._scheduler_state: dict[str, Any] | None = None
-        self._attachments: list[Attachment] = []
+        self._stints: list[_Stint] = []
 
     def attach(self, trainer: Engine) -> Attachment:
         """Step the scheduler in the course of this trainer's runs.
@@ -101,28 +95,26 @@ class LRSchedulerHandler:
             a handle whose ``remove()`` detaches; also a context manager.
 
         Raises:
-            TypeError: if ``trainer`` is no engine.
+            TypeError: if ``trainer`` is no engine, or the steps of the optimizer cannot be hooked.
             RuntimeError: if this handler is attached to the trainer already, or another one steps the scheduler.
         """
-        if not isinstance(trainer, Engine):
-            raise TypeError(f"trainer must be an ignite Engine, got {type(trainer).__name__}.")
-        for attachment in tuple(self._attachments):
-            if attachment.trainer is None:
-                attachment.remove()
-            elif attachment.trainer is trainer:
-                raise RuntimeError(
-                    "LRSchedulerHandler is already attached to this trainer: "
-                    "attach it once, or call remove() on what the first attach returned."
-                )
-        if drivers.get(id(self.scheduler), self) is not self:
+        check_trainer(trainer)
+        self._stints = [stint for stint in self._stints if stint.trainer is not None]
+        if any(stint.trainer is trainer for stint in self._stints):
+            raise RuntimeError(
+                "LRSchedulerHandler is already attached to this trainer: "
+                "attach it once, or call remove() on what the first attach returned."
+            )
+        if _drivers.get(id(self.scheduler), self) is not self:
             raise RuntimeError(
                 "another LRSchedulerHandler is already attached for this scheduler, and two would step it twice as "
                 "fast: use one, or call remove() on what the attach of the first returned."
             )
-        attachment = Attachment(self, trainer)
-        drivers[id(self.scheduler)] = self
-        self._attachments.append(attachment)
-        return attachment
+        stint = _Stint(self, trainer)
+        _drivers[id(self.scheduler)] = self
+        self._stints.append(stint)
+        what = f"LRSchedulerHandler of {type(self.scheduler).__name__}"
+        return Attachment(what, stint.settle, stint.remove, lambda: self._end(stint))
 
     def __call__(self, engine: Engine) -> NoReturn:
         """Not for use as an event handler.
@@ -136,17 +128,16 @@ class LRSchedulerHandler:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """How far it has counted. Steps of the scheduler that are due are made first."""
-        self.settle()
-        state: dict[str, Any] = {"interval": self.interval, "ticks": self._ticks, "position": self._position}
-        if not isinstance(self.scheduler, ScheduleLR) and any(attachment.ahead for attachment in self._attachments):
-            # In the middle of an iteration the scheduler may have been saved, by the same checkpoint, before the step
-            # that was due. ScheduleLR asks for it.
-            state["scheduler"] = copy.deepcopy(self.scheduler.state_dict())
-        return state
+        """How far it has counted, and what is due. Changes nothing; may wait for the device."""
+        return {
+            "interval": self.interval,
+            "ticks": self._ticks,
+            "position": self._position,
+            "due": self._due + sum(stint.due() for stint in self._stints),
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on counting from a saved state.
+        """Go on counting from a saved state. What was due is done before the next update or epoch.
 
         Args:
             state_dict: what :meth:`state_dict` returned.
@@ -166,217 +157,184 @@ class LRSchedulerHandler:
             )
         ticks = cast("int", Whole(0).check("ticks of state_dict", state_dict["ticks"]))
         position = cast("int", Whole(0).check("position of state_dict", state_dict["position"]))
-        self.forget()
-        self._ticks = ticks
-        self._position = position
+        due = cast("int", Whole(0).check("due of state_dict", state_dict.get("due", 0)))
+        self._forget()
+        self._ticks, self._position, self._due = ticks, position, due
         self._resumed = True
-        self._scheduler_state = state_dict.get("scheduler")
-        if self._scheduler_state is not None:
-            self.scheduler.load_state_dict(copy.deepcopy(self._scheduler_state))
 
-    def settle(self) -> None:
-        """Make the steps of the scheduler that are due. May wait for the device."""
-        for attachment in self._attachments:
-            attachment.settle()
-
-    def forget(self) -> None:
-        """Drop the steps of the scheduler that are due."""
-        for attachment in self._attachments:
-            attachment.forget()
+    def _forget(self) -> None:
+        """Drop what was due in the running training."""
+        for stint in self._stints:
+            stint.forget()
 
     def _tick(self, trainer: Engine) -> None:
         """One update, iteration or epoch has passed."""
-        if self._scheduler_state is not None:
-            # once more, because the scheduler's own entry in the checkpoint may have been loaded after this handler
-            state, self._scheduler_state = self._scheduler_state, None
-            self.scheduler.load_state_dict(state)
-        self._ticks += 1
-        if self._ticks % self.every:
+        if (self._ticks + 1) % self.every:
+            self._ticks += 1
             return
-        if self.metric is not None:
-            _step(self.scheduler, self._value(trainer))
-        elif isinstance(self.scheduler, ScheduleLR):
-            self.scheduler.step()
-        else:
-            _step(self.scheduler)
+        value = () if self.metric is None else (value_of(self.metric, trainer),)
+        self._ticks += 1
+        self._drive.step(self._ticks, *value)
 
-    def _value(self, trainer: Engine) -> Any:
-        if callable(self.metric):
-            return self.metric(trainer)
-        metrics = trainer.state.metrics
-        if self.metric not in metrics:
-            raise KeyError(
-                f"metric must be one of trainer.state.metrics, got {self.metric!r}, not in {sorted(metrics)}."
-            )
-        return metrics[self.metric]
+    def _catch_up(self, trainer: Engine) -> None:
+        """Do what was due when the state was saved."""
+        while self._due:
+            try:
+                self._tick(trainer)
+                self._due -= 1
+            except MissingMetricError as error:  # noqa: PERF203 - most often there is one
+                self._ticks += self._due
+                self._due = 0
+                notice(
+                    "a step of the scheduler was due when the checkpoint was made, and its metric is not there once "
+                    f"the handlers of Events.STARTED have run: the step is left out. {error.args[0]}"
+                )
 
-    def _detach(self, attachment: Attachment) -> None:
-        if attachment in self._attachments:
-            self._attachments.remove(attachment)
-            if not self._attachments:
-                drivers.pop(id(self.scheduler), None)
+    def _end(self, stint: _Stint) -> None:
+        self._stints.remove(stint)
+        if not self._stints:
+            _drivers.pop(id(self.scheduler), None)
 
 
-class Attachment:
-    """What :meth:`LRSchedulerHandler.attach` returns: ``remove()`` detaches. Also a context manager."""
+class _Stint:
+    """A handler on one trainer: what is counted there, and when."""
 
     def __init__(self, handler: LRSchedulerHandler, trainer: Engine) -> None:
-        self.handler = handler
+        self._handler = handler
         # weak: the hooks on the optimizer must not keep a trainer, and with it a data loader, alive
         self._trainer = weakref.ref(trainer)
         self._updates = Updates.of(trainer, handler.optimizer)
         self._seen = self._updates.count
-        self._due = 0
-        # whether the scheduler was stepped in the iteration that is under way
-        self.ahead = False
-        # the step that needs no more than to be called, where it is one
-        ours = isinstance(handler.scheduler, ScheduleLR) and handler.every == 1 and handler.metric is None
-        self._plain_step: Callable[[], None] | None = handler.scheduler.step if ours else None
-        self._subscription: Subscription | None = None
-        self._handles: list[Any] = [handler.optimizer.register_state_dict_pre_hook(lambda _: self.settle())]
-        self._listen(trainer)
+        self._passed = 0  # iterations or epochs
+        scheduler = handler.scheduler
+        # whoever has to look, before every update, whether the rates are still those due
+        self._follower: Any = scheduler if callable(getattr(scheduler, "follow", None)) else None
+        # a step that needs no more than to be called
+        self._plain = handler.every == 1 and handler.metric is None and handler.interval == "step"
+        self._handles: list[Any] = []
+        try:
+            self._listen(trainer)
+        except BaseException:
+            self.remove()
+            raise
 
     @property
     def trainer(self) -> Engine | None:
         """The trainer, or None once it is gone."""
         return self._trainer()
 
+    def due(self) -> int:
+        """Ticks that have not been made yet."""
+        if self._handler.interval != "step":
+            return self._passed
+        return self._updates.count - self._seen + self._updates.pending()
+
+    def settle(self) -> None:
+        """Make what is due, before the handler leaves; what waits for a metric goes with it."""
+        self._updates.resolve()
+        if self._handler.metric is None:
+            self._advance()
+        else:
+            self._handler._due += self.due()
+            self.forget()
+
+    def forget(self) -> None:
+        """Drop what is due."""
+        self._updates.resolve()
+        self._seen = self._updates.count
+        self._passed = 0
+
     def remove(self) -> None:
-        """Detach the handler from this trainer. Idempotent."""
-        self.handler._detach(self)
-        if self._subscription is not None:
-            self._subscription.remove()
-            self._subscription = None
+        """Take all handlers and hooks off."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
-    def __enter__(self) -> Attachment:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.remove()
-
-    def settle(self) -> None:
-        """Make the steps that are due."""
-        self._updates.resolve()
-        self._advance()
-
-    def forget(self) -> None:
-        """Drop the steps that are due."""
-        self._updates.resolve()
-        self._seen = self._updates.count
-        self._due = 0
-        self.ahead = False
-
     def _listen(self, trainer: Engine) -> None:
-        late = self.handler.metric is not None
-        if self.handler.interval == "step":
-            self._subscription = self._updates.subscribe(
-                self.handler, Phase.SCHEDULE, again=self._before, completed=None if late else self._iteration_completed
+        late = self._handler.metric is not None
+        interval = self._handler.interval
+        # rates that are no longer those due are seen before an update, whatever is counted
+        if interval == "step" or self._follower is not None:
+            completed = self._iteration_completed if interval == "step" and not late else None
+            self._handles.append(
+                self._updates.subscribe(
+                    self._handler,
+                    Phase.SCHEDULE,
+                    before=self._before,
+                    completed=completed,
+                    patient=interval != "step",
+                )
             )
+        if interval == "step" and late:
+            self._handles += add_last(trainer, Events.ITERATION_COMPLETED, self._iteration_completed)
+        elif interval != "step":
+            event = Events.ITERATION_COMPLETED if interval == "iteration" else Events.EPOCH_COMPLETED
+            self._handles.append(add_first(trainer, event, self._pass))
             if late:
-                self._handles += add_last(trainer, Events.ITERATION_COMPLETED, self._iteration_completed)
-            return
-        event = Events.ITERATION_COMPLETED if self.handler.interval == "iteration" else Events.EPOCH_COMPLETED
-        self._handles.append(add_first(trainer, event, self._passed))
-        if late:
-            self._handles += add_last(trainer, event, self._advance)
-        self._handles.append(trainer.add_event_handler(Events.STARTED, self._catch_up))
+                self._handles += add_last(trainer, event, self._advance)
+        self._handles.append(add_first(trainer, Events.EPOCH_STARTED, self._epoch_started))
 
     def _before(self) -> None:
         """Before an update: the second one in an iteration needs the rate that the first one made due."""
-        if self._updates.count != self._seen:
+        handler = self._handler
+        if not handler._drive.undisturbed() and handler._drive.look():
+            self.forget()
+        if self._updates.count != self._seen and handler.interval == "step":
             self._advance()
-        if isinstance(self.handler.scheduler, ScheduleLR):
-            self.handler.scheduler.adopt_groups()
+        if handler._due and handler.metric is None and self.trainer is not None:
+            handler._catch_up(self.trainer)
+        follower = self._follower
+        if follower is not None and follower.changed():
+            follower.follow()
 
     def _advance(self) -> None:
         trainer = self._trainer()
         if trainer is None:
             return
-        due = self._due
-        self._due = 0
-        if self.handler.interval == "step":
+        if self._handler._drive.look():
+            self.forget()
+        if self._handler.interval == "step":
             due = self._updates.count - self._seen
             self._seen += due
-        if due:
-            self.ahead = True
+        else:
+            due, self._passed = self._passed, 0
         for _ in range(due):
-            self.handler._tick(trainer)
+            self._handler._tick(trainer)
 
     def _iteration_completed(self) -> None:
         due = self._updates.count - self._seen
-        if due == 1 and self._plain_step is not None:
+        handler = self._handler
+        if due == 1 and self._plain and not handler._due and handler._drive.undisturbed():
             # what _advance() does, in what is nearly every iteration of nearly every training
             self._seen += 1
-            self.handler._ticks += 1
-            self._plain_step()
+            handler._ticks += 1
+            handler._drive.step(handler._ticks)
         elif due:
             self._advance()
-        self.ahead = False
 
-    def _passed(self) -> None:
+    def _pass(self) -> None:
         """An iteration or an epoch has passed."""
         trainer = self._trainer()
         if trainer is None:
             return
-        state = trainer.state
-        self.handler._position = state.iteration if self.handler.interval == "iteration" else state.epoch
-        self.handler._resumed = False
-        self._due += 1
-        if self.handler.metric is None:
+        handler = self._handler
+        if handler._drive.look():
+            self.forget()
+        handler._position = trainer.state.iteration if handler.interval == "iteration" else trainer.state.epoch
+        handler._resumed = False
+        self._passed += 1
+        if handler.metric is None:
             self._advance()
-        self.ahead = False
 
-    def _catch_up(self, trainer: Engine) -> None:
-        """Count what a checkpoint cut off: taken inside its last iteration, or before the end of its last epoch."""
-        position = trainer.state.iteration if self.handler.interval == "iteration" else trainer.state.epoch
-        resumed, self.handler._resumed = self.handler._resumed, False
-        if not resumed or position != self.handler._position + 1:
-            return
-        self.handler._position = position
-        self._due += 1
-        try:
-            self._advance()
-        except KeyError:
-            warnings.warn(
-                f"the checkpoint was taken before the metric {self.handler.metric!r} of {self.handler.interval} "
-                f"{position} was there: the scheduler goes on without it.",
-                stacklevel=2,
-            )
-        self.ahead = False
-
-
-def _check_metric(scheduler: Any, metric: object) -> None:
-    try:
-        parameters = list(inspect.signature(scheduler.step).parameters.values())
-    except (TypeError, ValueError):  # not written in Python
-        return
-    taken = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
-    needed = [p.name for p in taken if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
-    name = type(scheduler).__name__
-    if metric is None and needed:
-        raise ValueError(f"metric must be given, because {name}.step() takes {', '.join(needed)}; got None.")
-    if metric is not None and (not taken or taken[0].name == "epoch"):
-        raise ValueError(f"metric must be None, because {name}.step() takes no metric; got {metric!r}.")
-
-
-def _is_at_its_start(scheduler: Any) -> bool:
-    """Whether this scheduler, or a part of it, has not been stepped since it was made."""
-    parts: Iterator[Any] = iter(getattr(scheduler, "_schedulers", ()))
-    return getattr(scheduler, "_step_count", 0) == 1 or any(map(_is_at_its_start, parts))
-
-
-def _step(scheduler: Any, *metric: Any) -> None:
-    if not _is_at_its_start(scheduler):
-        scheduler.step(*metric)
-        return
-    with warnings.catch_warnings():
-        # PyTorch checks the order of the very first step by whether optimizer.step was called through an attribute that
-        # it put there; skipped and accumulated steps, and those of a compiled or wrapped optimizer, were not.
-        for message in ("Detected call of `lr_scheduler.step", "Seems like `optimizer.step"):
-            warnings.filterwarnings("ignore", message)
-        scheduler.step(*metric)
+    def _epoch_started(self, trainer: Engine) -> None:
+        """The handlers of ``Events.STARTED`` have run: what a checkpoint cut off is done now."""
+        handler = self._handler
+        resumed, handler._resumed = handler._resumed, False
+        if resumed and handler.interval != "step":
+            # taken inside its last iteration, or before the end of its last epoch, neither of which comes again
+            passed = trainer.state.iteration if handler.interval == "iteration" else trainer.state.epoch - 1
+            if passed == handler._position + 1:
+                handler._position = passed
+                handler._due += 1
+        if handler._due:
+            handler._catch_up(trainer)

@@ -7,29 +7,31 @@ from typing import Any, cast, overload
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from ignite_lr.core.arguments import (
-    Real,
-    Whole,
-)
+from ignite_lr.core.arguments import Real, Whole
+from ignite_lr.core.rates import Rate, add_follower, copied, in_form_of, parts_of, same_rates, write, write_bases
 from ignite_lr.schedules._compose import Function, Join, PiecewiseLinear
-from ignite_lr.schedules._schedule import (
-    Schedule,
-    ScheduleFunction,
-)
+from ignite_lr.schedules._schedule import Schedule, ScheduleFunction
 
 __all__ = ["WarmupScheduler", "with_warmup"]
 
 
 @overload
-def with_warmup(schedule: LRScheduler, warmup_steps: int, warmup_start: float = 0.0) -> WarmupScheduler: ...
+def with_warmup(
+    schedule: LRScheduler, warmup_steps: int, warmup_start: float = 0.0, warmup_end: float | None = None
+) -> WarmupScheduler: ...
 
 
 @overload
-def with_warmup(schedule: ScheduleFunction, warmup_steps: int, warmup_start: float = 0.0) -> Schedule: ...
+def with_warmup(
+    schedule: ScheduleFunction, warmup_steps: int, warmup_start: float = 0.0, warmup_end: float | None = None
+) -> Schedule: ...
 
 
 def with_warmup(
-    schedule: ScheduleFunction | LRScheduler, warmup_steps: int, warmup_start: float = 0.0
+    schedule: ScheduleFunction | LRScheduler,
+    warmup_steps: int,
+    warmup_start: float = 0.0,
+    warmup_end: float | None = None,
 ) -> Schedule | WarmupScheduler:
     """Put a linear warmup in front of a schedule or a PyTorch scheduler, which then begins ``warmup_steps`` later.
 
@@ -40,6 +42,7 @@ def with_warmup(
         warmup_steps: length of the warmup in updates, at least 0; its update ``warmup_steps`` is the first of
             ``schedule``.
         warmup_start: where it begins, at least 0: a factor of the base rate, for a scheduler of its first rate.
+        warmup_end: where it leads, in the same units, at least 0; None: to the first value of ``schedule``.
 
     Returns:
         a schedule for a schedule, a scheduler for a scheduler.
@@ -52,32 +55,53 @@ def with_warmup(
         >>> from ignite_lr.schedules import Linear
         >>> with_warmup(Linear(total_steps=4), 2).values(7)
         [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
+        >>> with_warmup(Linear(total_steps=4), 2, warmup_end=0.5).values(4)
+        [0.0, 0.25, 1.0, 0.75]
     """
     steps = cast("int", Whole(0).check("warmup_steps", warmup_steps))
     start = cast("float", Real(minimum=0.0).check("warmup_start", warmup_start))
+    end = Real(minimum=0.0, or_none=True).check("warmup_end", warmup_end)
     if isinstance(schedule, LRScheduler):
-        return WarmupScheduler(schedule, steps, start)
+        return WarmupScheduler(schedule, steps, start, 1.0 if end is None else end)
     function = Function().check("schedule", schedule)
     if steps == 0:
         return Join((function,), ())
-    return Join((PiecewiseLinear(((0, start), (steps, function(0)))), function), (steps,))
+    return Join((PiecewiseLinear(((0, start), (steps, function(0) if end is None else end))), function), (steps,))
 
 
 class WarmupScheduler(LRScheduler):
     """A PyTorch scheduler with a warmup in front; use :func:`with_warmup`.
 
+    It follows the base rates of the optimizer (``initial_lr``) as ``ScheduleLR`` does, and has the scheduler inside
+    follow.
+
     Args:
         scheduler: the scheduler, not stepped yet.
         warmup_steps: length of the warmup in updates.
         warmup_start: factor of the scheduler's first rate at update 0.
+        warmup_end: factor that the warmup leads to.
     """
 
-    def __init__(self, scheduler: LRScheduler, warmup_steps: int, warmup_start: float) -> None:
+    absolute = False
+
+    def __init__(self, scheduler: LRScheduler, warmup_steps: int, warmup_start: float, warmup_end: float = 1.0) -> None:
         self.scheduler = scheduler
         self.warmup_steps = warmup_steps
         self.warmup_start = warmup_start
-        self.first_lrs = [_copied(group["lr"]) for group in scheduler.optimizer.param_groups]
+        self.warmup_end = warmup_end
+        self.first_lrs = [copied(group["lr"]) for group in scheduler.optimizer.param_groups]
         super().__init__(scheduler.optimizer)
+        # what first_lrs were made of
+        self._bases = [copied(group["initial_lr"]) for group in self.optimizer.param_groups]
+        self._marks = self._marks_now()
+        add_follower(self.optimizer, self)
+
+    @property
+    def loads(self) -> int:
+        """How many states were loaded."""
+        return self._loads
+
+    _loads = 0
 
     def step(self, *metrics: Any) -> None:
         """Go on to the next update.
@@ -86,30 +110,47 @@ class WarmupScheduler(LRScheduler):
             *metrics: passed on to the scheduler, once it is its turn.
         """
         self._step_count += 1
+        if self.last_epoch >= 0 and self.changed():
+            self._meet_bases()
         self.last_epoch += 1
         if self.last_epoch > self.warmup_steps:
             self.scheduler.step(*metrics)
         else:
-            # at its end the scheduler finds its first rate, as it left it
-            share = self.last_epoch / self.warmup_steps if self.warmup_steps else 1.0
-            factor = self.warmup_start + (1.0 - self.warmup_start) * share
-            for group, first in zip(self.optimizer.param_groups, self.first_lrs, strict=True):
-                if isinstance(group["lr"], torch.Tensor):
-                    group["lr"].fill_(first * factor)
-                else:
-                    group["lr"] = first * factor
-        self._last_lr = [_copied(group["lr"]) for group in self.optimizer.param_groups]
+            self._write()
+        self._last_lr = [copied(group["lr"]) for group in self.optimizer.param_groups]
 
-    def get_lr(self) -> list[float | torch.Tensor]:
+    def get_lr(self) -> list[Rate]:
         """The rates of the present update."""
-        return [_copied(group["lr"]) for group in self.optimizer.param_groups]
+        return [copied(group["lr"]) for group in self.optimizer.param_groups]
+
+    def owns(self) -> bool:
+        """Whether the rates of the optimizer are those that were written last."""
+        return same_rates(self.optimizer.param_groups, self._last_lr)
+
+    def changed(self) -> bool:
+        """Whether base rates or groups are no longer those that the present rates were made of."""
+        return self._marks_now() != self._marks
+
+    def follow(self) -> None:
+        """Write the rates of the present update anew, of the base rates as they are now."""
+        ratios = self._meet_bases()
+        inner: Any = self.scheduler
+        if self.last_epoch <= self.warmup_steps:
+            self._write()
+        elif callable(getattr(inner, "follow", None)):
+            inner.follow()
+        else:
+            for group, ratio in zip(self.optimizer.param_groups, ratios, strict=True):
+                write(group, "lr", group["lr"] * ratio)
+        self._last_lr = [copied(group["lr"]) for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
         """How far it has come, and the state of the scheduler."""
         return {
             "last_epoch": self.last_epoch,
             "step_count": self._step_count,
-            "first_lrs": [_copied(rate) for rate in self.first_lrs],
+            "first_lrs": [copied(rate) for rate in self.first_lrs],
+            "base_lrs": [copied(group.get("initial_lr", group["lr"])) for group in self.optimizer.param_groups],
             "scheduler": self.scheduler.state_dict(),
         }
 
@@ -121,9 +162,53 @@ class WarmupScheduler(LRScheduler):
         """
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = state_dict["step_count"]
-        self.first_lrs = [_copied(rate) for rate in state_dict["first_lrs"]]
+        self.first_lrs = [copied(rate) for rate in state_dict["first_lrs"]]
+        self._loads += 1
+        groups = self.optimizer.param_groups
+        self._bases = [copied(base) for base in state_dict.get("base_lrs", self._bases)]
+        for group, base in zip(groups, self._bases, strict=True):
+            group["initial_lr"] = in_form_of(group["lr"], copied(base))
+        self._marks = self._marks_now()
         self.scheduler.load_state_dict(state_dict["scheduler"])
+        # the optimizer's own state, loaded before or after, has the rate
+        self._last_lr = [copied(group["lr"]) for group in groups]
+
+    def _write(self) -> None:
+        """The rates of the warmup; at its end the scheduler finds its first rate, as it left it."""
+        factor = 1.0
+        if self.last_epoch < self.warmup_steps:
+            factor = self.warmup_start + (self.warmup_end - self.warmup_start) * (self.last_epoch / self.warmup_steps)
+        for group, first in zip(self.optimizer.param_groups, self.first_lrs, strict=True):
+            write(group, "lr", first * factor)
+
+    def _meet_bases(self) -> list[Any]:
+        """See what has become of the base rates; returns how many times larger they are."""
+        groups = self.optimizer.param_groups
+        for group in groups[len(self._bases) :]:
+            base = group.setdefault("initial_lr", copied(group["lr"]))
+            self._bases.append(copied(base))
+            self.first_lrs.append(copied(group["lr"]))
+        ratios = [
+            _ratio(group.setdefault("initial_lr", copied(base)), base)
+            for group, base in zip(groups, self._bases, strict=True)
+        ]
+        self.first_lrs = [first * ratio for first, ratio in zip(self.first_lrs, ratios, strict=True)]
+        if any(isinstance(ratio, torch.Tensor) or ratio != 1.0 for ratio in ratios):
+            bases = [group["initial_lr"] for group in groups]
+            for part in parts_of(self.scheduler):
+                if not callable(getattr(part, "follow", None)):
+                    write_bases(part, bases)
+        self._bases = [copied(group["initial_lr"]) for group in groups]
+        self._marks = self._marks_now()
+        return ratios
+
+    def _marks_now(self) -> list[Any]:
+        """By what a change of a base rate is known; a tensor is not looked at, it may lie on a device."""
+        bases = [group.get("initial_lr") for group in self.optimizer.param_groups]
+        return [(id(base), base._version) if isinstance(base, torch.Tensor) else base for base in bases]
 
 
-def _copied(rate: Any) -> Any:
-    return rate.detach().clone() if isinstance(rate, torch.Tensor) else rate
+def _ratio(now: Any, then: Any) -> Any:
+    if isinstance(now, torch.Tensor) or isinstance(then, torch.Tensor):
+        return torch.where(torch.as_tensor(then) == 0, 1.0, torch.as_tensor(now) / then)
+    return now / then if then else 1.0

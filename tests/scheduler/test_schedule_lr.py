@@ -182,6 +182,7 @@ class TestState:
                 "warmup_steps": 0,
                 "warmup_start": 0.0,
             },
+            "in_use": True,
         }
 
     @pytest.mark.parametrize(
@@ -345,7 +346,7 @@ class TestWhatAScheduleReturns:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"optimizer": 3}, TypeError, "optimizer must be a torch.optim.Optimizer, got int"),
+        ({"optimizer": 3}, TypeError, "optimizer must be a torch.optim.Optimizer, got 3"),
         ({"schedule": 3}, TypeError, "schedule must be callable, got 3"),
         ({"schedule": schedules.Constant}, TypeError, "got the class Constant: make an instance"),
         ({"absolute": 1}, TypeError, "absolute must be True or False, got 1"),

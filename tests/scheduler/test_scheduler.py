@@ -230,7 +230,7 @@ class TestMetric:
         with pytest.raises(KeyError, match=r"metric must be one of trainer.state.metrics, got 'accuracy'.*loss"):
             trainer.run(DATA)
 
-    def test_a_checkpoint_attached_before_sees_the_new_rate(self) -> None:
+    def test_reading_a_state_before_it_is_there_changes_nothing(self) -> None:
         trainer, optimizer, _ = supervised()
         rates: list[float] = []
         trainer.add_event_handler(
@@ -239,7 +239,9 @@ class TestMetric:
         scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
         LRSchedulerHandler(scheduler, interval="epoch", metric=lambda engine: 1.0).attach(trainer)
         trainer.run(DATA, max_epochs=3)
-        assert rates == [0.5, 0.25, 0.125]
+        # those of the epoch that ends: the metric is read after all handlers
+        assert rates == [0.5, 0.5, 0.25]
+        assert scheduler.get_last_lr() == [0.125]
 
 
 class TestStandingStill:
@@ -300,7 +302,7 @@ class TestAttaching:
 
     def test_only_a_trainer(self) -> None:
         _, optimizer = model_and_optimizer()
-        with pytest.raises(TypeError, match="trainer must be an ignite Engine, got SGD"):
+        with pytest.raises(TypeError, match=r"trainer must be an ignite\.engine\.Engine, got SGD"):
             LRSchedulerHandler(ScheduleLR(optimizer, LINE)).attach(optimizer)  # type: ignore[arg-type]  # the mistake
 
     @pytest.mark.parametrize("interval", ["step", "iteration", "epoch"])
@@ -355,7 +357,7 @@ class TestAttaching:
         ({"interval": None}, TypeError, "interval must be a string, got None"),
         ({"every": 0}, ValueError, "every must be at least 1, got 0"),
         ({"every": 1.5}, TypeError, r"every must be an integer, got 1\.5"),
-        ({"metric": 3}, TypeError, "metric must be a name, a callable or None, got 3"),
+        ({"metric": 3}, TypeError, "metric must be a name, an engine and a name, a callable or None, got 3"),
         ({"metric": "loss"}, ValueError, r"metric must be None, because ScheduleLR.step\(\) takes no metric"),
     ],
 )

@@ -1,0 +1,157 @@
+"""What a schedule says, checked: the way from any callable to a number that may become a rate."""
+
+from __future__ import annotations
+
+import functools
+import math
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ignite_lr.core.arguments import is_number
+from ignite_lr.core.notice import notice
+from ignite_lr.schedules import Function, Schedule, ScheduleFunction, from_dict
+
+__all__ = ["checked", "compare", "described", "functions_for", "looks_like", "say_if_it_remembers"]
+
+# Updates at which a callable is tried out: two to every doubling, so that neither a long warmup nor a long decay hides
+# its peak.
+_PROBES = (0, 1, *sorted({k << i for i in range(20) for k in (2, 3)}))
+
+
+def functions_for(schedule: Any, count: int) -> tuple[list[ScheduleFunction], ScheduleFunction | None]:
+    """One schedule a group, and the one that they share, if they do.
+
+    Raises:
+        TypeError: if something is no schedule.
+        ValueError: if a list has not one for each group.
+    """
+    if isinstance(schedule, list | tuple):
+        if len(schedule) != count:
+            raise ValueError(
+                "schedule must be one, or a list of one for each parameter group, "
+                f"got {len(schedule)} schedules for {count} groups."
+            )
+        return [Function().check(f"schedule[{i}]", function) for i, function in enumerate(schedule)], None
+    shared = Function().check("schedule", schedule)
+    return [shared] * count, shared
+
+
+def checked(value: Any, function: ScheduleFunction, step: int) -> float:
+    """What a schedule returned, as a float.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is negative or not finite.
+    """
+    if not is_number(value):
+        raise TypeError(
+            f"a schedule must return a number, got {value!r} of type {type(value).__name__} "
+            f"from {function!r} for update {step}."
+        )
+    factor = float(value)
+    if not 0.0 <= factor < math.inf:
+        raise ValueError(
+            f"a schedule must return a finite number of at least 0, got {value!r} from {function!r} for update {step}."
+        )
+    return factor
+
+
+def described(functions: Sequence[ScheduleFunction], shared: ScheduleFunction | None) -> Any:
+    """The schedules as plain values; None stands for what cannot be written down."""
+    if shared is not None:
+        return _description(shared)
+    return [_description(function) for function in functions]
+
+
+def _description(function: ScheduleFunction) -> dict[str, Any] | None:
+    if not isinstance(function, Schedule):
+        return None
+    try:
+        return function.to_dict()
+    except TypeError:  # a part of it is a plain function
+        return None
+
+
+def compare(saved: Mapping[str, Any], ours: Any, absolute: bool) -> None:
+    """Say so if a state was saved with another schedule than the one in the code."""
+    if "schedule" not in saved:
+        return
+    theirs = saved["schedule"]
+    try:
+        differs = bool(theirs != ours)
+    except (ValueError, RuntimeError):  # an array, which compares item by item
+        differs = True
+    if differs:
+        notice(
+            f"the saved schedule is {_shown(theirs)}, the one given in the code is {_shown(ours)}: "
+            "the one in the code is used."
+        )
+    if saved.get("absolute", absolute) is not absolute:
+        notice(
+            f"the state was saved with absolute={saved['absolute']!r}, the code gives absolute={absolute!r}: "
+            "the code is followed."
+        )
+
+
+def _shown(description: Any) -> str:
+    if isinstance(description, list):
+        return f"[{', '.join(map(_shown, description))}]"
+    if description is None:
+        return "a function"
+    try:
+        return repr(from_dict(description))
+    except (TypeError, ValueError):  # of another version
+        return repr(description)
+
+
+def looks_like(function: ScheduleFunction, base: float, absolute: bool) -> str | None:
+    """What is plausible in type and implausible in meaning, in words; None if nothing is."""
+    peak = _sampled_peak(function)
+    if absolute:
+        if peak >= 1.0 and 0.0 < base < 0.1:
+            return (
+                f"absolute=True takes what the schedule returns for the learning rate itself, but its highest value, "
+                f"{peak:g}, looks like a factor: the optimizer was made with lr={base:g}. "
+                "If the schedule returns factors, leave absolute out."
+            )
+    elif 0.0 < peak < 0.2 and 0.0 < base < 0.5 and 1 / 20 <= peak / base <= 20:
+        return (
+            f"schedule must return factors of the base rate, but its highest value, {peak:g}, looks like a "
+            f"learning rate itself: multiplied by the base rate {base:g} it makes {peak * base:g}. "
+            "If the schedule returns learning rates, give absolute=True."
+        )
+    return None
+
+
+def _sampled_peak(function: ScheduleFunction) -> float:
+    """The highest value at the updates tried, 0 where none of them is a number."""
+    peak = 0.0
+    for step in _PROBES:
+        try:
+            value = function(step)
+        except Exception:  # what it can or cannot do so far ahead is nobody's business yet
+            break
+        if is_number(value) and math.isfinite(value):
+            peak = max(peak, float(value))
+    return peak
+
+
+_PURE = (Schedule, types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
+
+
+def say_if_it_remembers(function: ScheduleFunction) -> None:
+    """Warn of an object that changes when it is called: what it remembers is in no checkpoint. It is left as it was."""
+    attributes = getattr(function, "__dict__", None)
+    if isinstance(function, _PURE) or not isinstance(attributes, dict):
+        return
+    before = dict(attributes)
+    _sampled_peak(function)
+    changes = attributes.keys() != before.keys() or any(attributes[key] is not before[key] for key in before)
+    attributes.clear()
+    attributes.update(before)
+    if changes or callable(getattr(function, "state_dict", None)):
+        notice(
+            f"schedule must be a pure function of the update, got {type(function).__name__}, which has a memory of its "
+            "own: it is in no state of the scheduler, so that a resumed training would go on differently."
+        )
