@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch.optim import Optimizer
 
+from ignite_lr.core.arguments import shown
 from ignite_lr.core.host import numbers
 from ignite_lr.core.notice import notice
 
@@ -78,17 +79,28 @@ def set_rates(optimizer: Optimizer, rates: Iterable[float], *, initial: bool = F
             write(group, "initial_lr", rate)
 
 
-def set_base_rates(optimizer: Optimizer, rates: Sequence[float], schedulers: Sequence[Any] = ()) -> None:
+def set_base_rates(optimizer: Optimizer, rates: Sequence[float], scheduler: Any = None) -> None:
     """Make these the base rates, and write the rates that are due with them.
 
     Args:
         optimizer: whose groups.
         rates: as many base rates as groups.
-        schedulers: those of others on this optimizer, which keep base rates of their own; they are written too.
+        scheduler: one of others on this optimizer, which keeps base rates of its own, or a list of them; they are
+            written too.
+
+    Raises:
+        TypeError: if ``scheduler`` is none.
+        ValueError: if it is that of another optimizer.
 
     Warns:
         UserWarning: if some scheduler was made before that is neither ours nor given, or whose schedule is absolute.
     """
+    schedulers = list(scheduler) if isinstance(scheduler, list | tuple) else [] if scheduler is None else [scheduler]
+    for one in schedulers:
+        if not callable(getattr(one, "step", None)):
+            raise TypeError(f"scheduler must be a scheduler or a list of them, got {shown(one)}.")
+        if getattr(one, "optimizer", optimizer) is not optimizer:
+            raise ValueError(f"scheduler must be one of this optimizer, got {shown(one)}, which has another.")
     groups = optimizer.param_groups
     with _lock:
         followers: list[Follower] = list(_followers.get(optimizer, ()))
@@ -97,9 +109,10 @@ def set_base_rates(optimizer: Optimizer, rates: Sequence[float], schedulers: Seq
     # how far along its schedule each group is
     shares = [_share(group) if followers or schedulers else 1.0 for group in groups]
     set_rates(optimizer, rates, initial=True)
-    for scheduler in schedulers:
-        for part in parts_of(scheduler):
-            write_bases(part, rates)
+    for one in schedulers:
+        for part in parts_of(one):
+            if not callable(getattr(part, "follow", None)):
+                write_bases(part, rates)
     if owners:
         for owner in owners:
             owner.follow()

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from ignite_lr import suggestion as rules
 from ignite_lr.core.arguments import Whole, shown
 from ignite_lr.core.figure import png
-from ignite_lr.core.rates import set_rates
+from ignite_lr.core.rates import set_base_rates
 from ignite_lr.core.updates import is_suspended
 from ignite_lr.range_test._bokeh import range_test_html
 from ignite_lr.range_test._curve import SweepCurve, leading_lrs, rates_of_groups, smooth, text_of
@@ -177,23 +177,31 @@ class RangeTestResult(SweepCurve):
         except ValueError:  # not a curve
             return None
 
-    def apply(self, optimizer: Optimizer, method: str | None = None) -> Rate:
-        """Write the suggested rate to every parameter group, and to ``initial_lr`` where there is one.
+    def apply(self, optimizer: Optimizer, method: str | None = None, *, scheduler: Any = None) -> Rate:
+        """Make the suggested rate the base rate of every parameter group, and write the rate that is due with it.
 
-        Rates that are tensors are filled in place.
+        Without a scheduler, that is the suggested rate. A :class:`ignite_lr.ScheduleLR` on this optimizer follows,
+        whether it was made before or is made after: its rate is the suggested one times its factor. Rates that are
+        tensors are filled in place.
 
         Args:
             optimizer: with as many groups as the swept one; any number of groups if that had one.
             method: see :meth:`suggestion`.
+            scheduler: a scheduler that is not of this package, or a list of them: they keep base rates of their own
+                (``base_lrs``), which are written too.
 
         Returns:
-            what was written.
+            the base rate: one, or a list of one for each parameter group.
 
         Raises:
             NoSuggestionError: if there is no suggestion; the optimizer is left alone.
             RuntimeError: inside the block of a range test on this optimizer, which would undo it.
-            TypeError: if ``optimizer`` is none.
-            ValueError: if the number of parameter groups does not match.
+            TypeError: if ``optimizer`` or ``scheduler`` is none.
+            ValueError: if the number of parameter groups does not match, or ``scheduler`` is that of another optimizer.
+
+        Warns:
+            UserWarning: if a scheduler that is neither of this package nor given was made before, which keeps its own
+                base rates; if a ``ScheduleLR`` with ``absolute=True`` does.
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
@@ -208,7 +216,7 @@ class RangeTestResult(SweepCurve):
                 "The number of parameter groups does not match: the range test swept "
                 f"{len(rates)}, the optimizer has {len(optimizer.param_groups)}"
             )
-        set_rates(optimizer, rates, initial=True)
+        set_base_rates(optimizer, rates, scheduler)
         return rate
 
     def plot(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 
 from ignite_lr.core.arguments import check_optimizer
-from ignite_lr.core.rates import set_rates
+from ignite_lr.core.rates import set_base_rates
 from ignite_lr.core.updates import is_suspended
 from ignite_lr.range_test import NoSuggestionError
 from ignite_lr.study import _picture
@@ -98,14 +98,17 @@ class StudyResult:
         ratios = self.settings.ratios
         return best.trial.lr if len(ratios) == 1 else [best.trial.lr * ratio for ratio in ratios]
 
-    def apply(self, optimizer: Optimizer) -> Rate:
-        """Write the suggested rate to every parameter group, and to ``initial_lr`` where there is one.
+    def apply(self, optimizer: Optimizer, *, scheduler: Any = None) -> Rate:
+        """Make the suggested rate the base rate of every parameter group, and write the rate that is due with it.
+
+        A :class:`ignite_lr.ScheduleLR` on this optimizer follows, made before or after.
 
         Args:
             optimizer: with as many groups as that of the study; any number of groups if that had one.
+            scheduler: a scheduler that is not of this package, or a list of them: their ``base_lrs`` are written too.
 
         Returns:
-            what was written. A warmup of the best trial is for a scheduler of yours.
+            the base rate. A warmup of the best trial is for a scheduler of yours.
 
         Raises:
             NoSuggestionError: if there is no suggestion; the optimizer is left alone.
@@ -125,7 +128,7 @@ class StudyResult:
                 f"optimizer must have the {len(rates)} parameter groups of the study, got "
                 f"{len(optimizer.param_groups)}."
             )
-        set_rates(optimizer, rates, initial=True)
+        set_base_rates(optimizer, rates, scheduler)
         return rate
 
     def columns(self) -> dict[str, list[Any]]:

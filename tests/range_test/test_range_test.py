@@ -209,7 +209,8 @@ def optimizer(groups: int = 1, **options: Any) -> torch.optim.Optimizer:
 
 def test_apply_writes_every_group_and_its_initial_lr() -> None:
     target = optimizer(groups=3, initial_lr=0.5)
-    rate = result().apply(target)
+    with pytest.warns(UserWarning, match="a scheduler was made for this optimizer before"):
+        rate = result().apply(target)
     assert [(group["lr"], group["initial_lr"]) for group in target.param_groups] == [(rate, rate)] * 3
     plain = optimizer()
     result().apply(plain)
