@@ -124,13 +124,12 @@ def test_a_fused_optimizer_skips_without_waiting() -> None:
     clipper = GradNormClipper(training.optimizer, on_nonfinite="skip")
     clipper.attach(training.trainer)
     scheduler = ScheduleLR(training.optimizer, SCHEDULE)
-    handler = LRSchedulerHandler(scheduler)
-    handler.attach(training.trainer)
+    handle = LRSchedulerHandler(scheduler).attach(training.trainer)
     training.run(10)
     training.poison = {3}
     with no_waiting():
         training.run(10)
-    handler.settle()
+    handle.remove()  # what is due is done
     report = clipper.report()
     assert (report.updates, report.skipped, scheduler.last_epoch) == (19, 1, 19)
     assert all(weight.isfinite().all() for weight in training.weights())
@@ -163,8 +162,7 @@ def test_mixed_precision(fused: bool, dtype: torch.dtype) -> None:
     handler = LRSchedulerHandler(scheduler)
     clipper = GradNormClipper(training.optimizer, percentile=100.0, window=50)
     logger = LRLogger(training.optimizer, clipper=clipper, history=50)
-    for one in (handler, clipper, logger):
-        one.attach(training.trainer)
+    handles = [one.attach(training.trainer) for one in (handler, clipper, logger)]
     norms: list[float] = []
 
     def reference(engine: Engine) -> None:
@@ -176,7 +174,7 @@ def test_mixed_precision(fused: bool, dtype: torch.dtype) -> None:
     training.trainer.add_event_handler(Events.ITERATION_COMPLETED, reference)
     training.poison = {7} if dtype is torch.float16 else set()
     training.run(20)
-    handler.settle()
+    handles[0].remove()  # what is due is done
     made = 20 - len(training.poison)
     assert scheduler.last_epoch == clipper.report().updates == made
     history = logger.history()

@@ -5,40 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from worked_out import FACTOR, close, sgd, trainer_of
 
-from ignite_lr import LRFinder, LRSchedulerHandler, RangeTestResult, ScheduleLR, schedules
-
-
-
-FACTOR = schedules.Exponential(gamma=0.9)  # factor of update i: 0.9 ** i
-
-
-def sgd(lr=1.0, groups=1, names=None, **options):
-    """An SGD with one float64 weight a group."""
-    several = [{"params": [torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))]} for _ in range(groups)]
-    for group, name in zip(several, names or (), strict=False):
-        group["name"] = name
-    return torch.optim.SGD(several, lr=lr, **options)
-
-
-def update(optimizer, rates=None):
-    """One update with gradient 1 from weight 0: how far the first weight goes is the rate that was really used."""
-    for group in optimizer.param_groups:
-        for weight in group["params"]:
-            weight.data.zero_()
-            weight.grad = torch.ones_like(weight)
-    optimizer.step()
-    if rates is not None:
-        rates.append(-optimizer.param_groups[0]["params"][0].item())
-
-
-def trainer_of(optimizer, rates=None):
-    """One update an iteration; notes the rate of each in ``rates``."""
-    return Engine(lambda engine, batch: update(optimizer, rates))
-
-
-def close(got, wanted):
-    return got == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+from ignite_lr import LRFinder, LRSchedulerHandler, ScheduleLR, schedules
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +65,6 @@ def test_a_schedule_follows_an_initial_lr_that_the_user_writes():
 
     trainer.run([0] * 6)
     assert close(rates, [(1.0 if i < 3 else 0.5) * 0.9**i for i in range(6)])
-
-
-def warnings_of(act):
-    """What ``act`` returned, and the warnings it caused, whoever caused them."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        result = act()
-    return result, [one for one in caught if issubclass(one.category, UserWarning)]
 
 
 def test_absolute_with_factors_warns():

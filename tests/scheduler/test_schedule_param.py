@@ -7,40 +7,9 @@ import copy
 import pytest
 import torch
 from ignite.engine import Engine
+from worked_out import FACTOR, close, sgd
 
 from ignite_lr import LRSchedulerHandler, ScheduleLR, ScheduleParam, schedules
-
-
-
-FACTOR = schedules.Exponential(gamma=0.9)  # factor of update i: 0.9 ** i
-
-
-def sgd(lr=1.0, groups=1, names=None, **options):
-    """An SGD with one float64 weight a group."""
-    several = [{"params": [torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))]} for _ in range(groups)]
-    for group, name in zip(several, names or (), strict=False):
-        group["name"] = name
-    return torch.optim.SGD(several, lr=lr, **options)
-
-
-def update(optimizer, rates=None):
-    """One update with gradient 1 from weight 0: how far the first weight goes is the rate that was really used."""
-    for group in optimizer.param_groups:
-        for weight in group["params"]:
-            weight.data.zero_()
-            weight.grad = torch.ones_like(weight)
-    optimizer.step()
-    if rates is not None:
-        rates.append(-optimizer.param_groups[0]["params"][0].item())
-
-
-def trainer_of(optimizer, rates=None):
-    """One update an iteration; notes the rate of each in ``rates``."""
-    return Engine(lambda engine, batch: update(optimizer, rates))
-
-
-def close(got, wanted):
-    return got == pytest.approx(wanted, rel=1e-9, abs=1e-12)
 
 
 def decayed(optimizer, seen):
@@ -61,7 +30,6 @@ def test_weight_decay_follows_a_schedule_beside_the_rate():
 
     The decay that each update really used is ``rate(i) * weight_decay * factor(i)``.
     """
-    from ignite_lr import ScheduleParam
 
     def build():
         optimizer, seen = sgd(weight_decay=0.5), []
@@ -91,7 +59,6 @@ def test_momentum_is_scheduled_in_betas():
 
     The first beta follows the schedule, the second is left alone.
     """
-    from ignite_lr import ScheduleParam
 
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.Adam([weight], lr=0.1, betas=(0.8, 0.99))

@@ -4,54 +4,16 @@ from __future__ import annotations
 
 import copy
 import itertools
-from pathlib import Path
 
 import pytest
-import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Events
 from ignite.handlers import Checkpoint, DiskSaver
 from torch.optim import lr_scheduler
+from worked_out import FACTOR, close, plateau_of, sgd, trainer_of, update
 
 from ignite_lr import LRSchedulerHandler, ScheduleLR, schedules
 
-
-
-FACTOR = schedules.Exponential(gamma=0.9)  # factor of update i: 0.9 ** i
-
-
-def sgd(lr=1.0, groups=1, names=None, **options):
-    """An SGD with one float64 weight a group."""
-    several = [{"params": [torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))]} for _ in range(groups)]
-    for group, name in zip(several, names or (), strict=False):
-        group["name"] = name
-    return torch.optim.SGD(several, lr=lr, **options)
-
-
-def update(optimizer, rates=None):
-    """One update with gradient 1 from weight 0: how far the first weight goes is the rate that was really used."""
-    for group in optimizer.param_groups:
-        for weight in group["params"]:
-            weight.data.zero_()
-            weight.grad = torch.ones_like(weight)
-    optimizer.step()
-    if rates is not None:
-        rates.append(-optimizer.param_groups[0]["params"][0].item())
-
-
-def trainer_of(optimizer, rates=None):
-    """One update an iteration; notes the rate of each in ``rates``."""
-    return Engine(lambda engine, batch: update(optimizer, rates))
-
-
-def close(got, wanted):
-    return got == pytest.approx(wanted, rel=1e-9, abs=1e-12)
-
-
 VALIDATION = [1.0, 0.9, 0.8, 0.8, 0.8, 0.7, 0.7, 0.7, 0.6, 0.6]
-
-
-def plateau_of(optimizer):
-    return lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
 
 
 def plateau_by_hand(values):
