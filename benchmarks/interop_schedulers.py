@@ -26,7 +26,7 @@ ACCUMULATION = 3
 SCHEDULES = {
     "InverseSqrt": schedules.InverseSqrt(warmup_steps=5),
     "Cosine": schedules.Cosine(total_steps=15, final_factor=0.1, warmup_steps=4),
-    "WarmupStableDecay": schedules.WarmupStableDecay(3, 7, 8, decay="sqrt"),
+    "WarmupStableDecay": schedules.WarmupStableDecay(3, stable_steps=7, decay_steps=8, decay="sqrt"),
 }
 GOLDEN = Path(__file__).parent.parent / "tests" / "data" / "schedules.json"
 

@@ -50,7 +50,7 @@ class LRSchedulerHandler:
     Example:
         >>> import torch
         >>> from ignite.engine import create_supervised_trainer
-        >>> from ignite_lr import schedules
+        >>> from ignite_lr import ScheduleLR, schedules
         >>> model = torch.nn.Linear(1, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
         >>> trainer = create_supervised_trainer(model, optimizer, torch.nn.MSELoss(), gradient_accumulation_steps=2)

@@ -1,7 +1,10 @@
 """Learning-rate schedules: pure functions from the update index to a factor of the base rate.
 
 Every schedule is a frozen dataclass that is called with the index of an update, counted from 0, and returns the factor
-which multiplies the base rate for that update. It holds no state, so that a resumed training needs the index only.
+which multiplies the base rate for that update; called with an array of indices, it returns an array. It holds no state,
+so that a resumed training needs the index only. Only the first argument may be positional, so that no length is taken
+for a factor. What flows in are indices, what flows out are factors; no optimizer is ever touched here, but by
+``with_warmup`` of a PyTorch scheduler.
 
 * Where there is a ``warmup_steps``, the factor first rises linearly from ``warmup_start`` at update 0 to the peak at
   update ``warmup_steps``, where the rest begins. ``total_steps`` includes the warmup; ``step_size`` and ``milestones``
@@ -29,14 +32,13 @@ from ignite_lr.schedules._curves import (
     Linear,
     MultiStep,
     Noam,
-    OneCycle,
     Polynomial,
     Step,
     Tanh,
-    TriStage,
-    WarmupStableDecay,
 )
+from ignite_lr.schedules._phases import OneCycle, OneCycleMomentum, TriStage, WarmupStableDecay
 from ignite_lr.schedules._schedule import Schedule, ScheduleFunction, from_dict, get
+from ignite_lr.schedules._simulate import simulate
 from ignite_lr.schedules._warmup import with_warmup
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "MultiStep",
     "Noam",
     "OneCycle",
+    "OneCycleMomentum",
     "PiecewiseLinear",
     "Polynomial",
     "Scale",
@@ -63,5 +66,6 @@ __all__ = [
     "WarmupStableDecay",
     "from_dict",
     "get",
+    "simulate",
     "with_warmup",
 ]

@@ -1,41 +1,21 @@
-"""Learning-rate schedules: pure functions from the update index to a factor of the base rate.
-
-Every schedule is a frozen dataclass that is called with the index of an update, counted from 0, and returns the factor
-which multiplies the base rate for that update. It holds no state, so that a resumed training needs the index only.
-
-* Where there is a ``warmup_steps``, the factor first rises linearly from ``warmup_start`` at update 0 to the peak at
-  update ``warmup_steps``, where the rest begins. ``total_steps`` includes the warmup; ``step_size`` and ``milestones``
-  count from its end. A phase of length zero is skipped.
-* A ``warmup_start`` of 0 makes the first update of the training one that changes nothing; 1e-3, say, does not.
-* From its end on, a schedule holds its final value.
-* Factors are finite and never negative. Arguments are checked when the schedule is made.
-
-Example:
-    >>> schedule = Cosine(total_steps=100, final_factor=0.1, warmup_steps=10)
-    >>> [round(factor, 3) for factor in (schedule(0), schedule(10), schedule(55), schedule(100), schedule(1000))]
-    [0.0, 1.0, 0.55, 0.1, 0.1]
-    >>> from_dict(schedule.to_dict()) == schedule
-    True
-"""
+"""Curves: schedules that follow one formula after their warmup."""
 
 from __future__ import annotations
 
 import math
 import sys
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Annotated
 
 from ignite_lr.core.arguments import (
-    Choice,
-    Flag,
+    MOST,
     Real,
     Whole,
 )
-from ignite_lr.schedules._compose import Clamp, Join, PiecewiseLinear, Scale, Shift, UpdateIndices
+from ignite_lr.schedules._compose import UpdateIndices
 from ignite_lr.schedules._schedule import (
     Ending,
     Factor,
@@ -43,40 +23,23 @@ from ignite_lr.schedules._schedule import (
     Limited,
     Positive,
     Schedule,
-    ScheduleFunction,
     Steps,
     TotalSteps,
     Warmed,
-    from_dict,
-    get,
 )
-from ignite_lr.schedules._warmup import with_warmup
 
 __all__ = [
-    "Clamp",
     "Constant",
     "Cosine",
     "CosineRestarts",
     "Exponential",
     "InverseSqrt",
-    "Join",
     "Linear",
     "MultiStep",
     "Noam",
-    "OneCycle",
-    "PiecewiseLinear",
     "Polynomial",
-    "Scale",
-    "Schedule",
-    "ScheduleFunction",
-    "Shift",
     "Step",
     "Tanh",
-    "TriStage",
-    "WarmupStableDecay",
-    "from_dict",
-    "get",
-    "with_warmup",
 ]
 
 
@@ -95,6 +58,7 @@ class Constant(Warmed, name="constant"):
     """
 
     factor: Factor = 1.0
+    _: KW_ONLY
     warmup_steps: Steps = 0
     warmup_start: Factor = 0.0
 
@@ -126,6 +90,7 @@ class Linear(Ending, name="linear"):
     """
 
     total_steps: TotalSteps
+    _: KW_ONLY
     final_factor: Factor = 0.0
     warmup_steps: Steps = 0
     warmup_start: Factor = 0.0
@@ -161,6 +126,7 @@ class Cosine(Ending, name="cosine"):
     """
 
     total_steps: TotalSteps
+    _: KW_ONLY
     final_factor: Factor = 0.0
     num_cycles: Positive = 0.5
     exponent: Positive = 1.0
@@ -202,6 +168,7 @@ class CosineRestarts(Limited, name="cosine_restarts"):
     """
 
     total_steps: Length
+    _: KW_ONLY
     num_cycles: Annotated[int, Whole(1)] = 1
     cycle_mult: Positive = 1.0
     cycle_decay: Positive = 1.0
@@ -235,8 +202,7 @@ class CosineRestarts(Limited, name="cosine_restarts"):
 
     def _factor(self, step: int) -> float:
         if step >= self._starts[-1]:
-            # where the warmup takes it all, the peak it leads to is still used, once
-            return 1.0 if step == self.warmup_steps else self._held
+            return self._held
         cycle = bisect_right(self._starts, step) - 1
         start = self._starts[cycle]
         done = (step - start) / (self._starts[cycle + 1] - start)
@@ -272,6 +238,7 @@ class Polynomial(Ending, name="polynomial"):
     """
 
     total_steps: TotalSteps
+    _: KW_ONLY
     power: Positive = 1.0
     final_factor: Factor = 0.0
     warmup_steps: Steps = 0
@@ -306,6 +273,7 @@ class InverseSqrt(Warmed, name="inverse_sqrt"):
     """
 
     warmup_steps: Steps
+    _: KW_ONLY
     warmup_start: Factor = 0.0
     timescale: Annotated[float | None, Real(above=0.0, or_none=True)] = None
 
@@ -340,6 +308,7 @@ class Noam(Schedule, name="noam"):
     """
 
     warmup_steps: TotalSteps
+    _: KW_ONLY
     model_dim: Annotated[int | None, Whole(1, or_none=True)] = None
 
     @cached_property
@@ -353,198 +322,14 @@ class Noam(Schedule, name="noam"):
         return self._at_peak * math.sqrt(self.warmup_steps / update)
 
 
-# 1 at a progress of 0, 0 at 1
-_DECAYS: dict[str, Callable[[float], float]] = {
-    "linear": lambda progress: 1.0 - progress,
-    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
-    "sqrt": lambda progress: 1.0 - math.sqrt(progress),
-}
-_Shape = Annotated[str, Choice(tuple(_DECAYS))]
-
-
-@dataclass(frozen=True, repr=False)
-class WarmupStableDecay(Warmed, name="warmup_stable_decay"):
-    """A warmup, a plateau at the peak, and a decay.
-
-    ``factor(t) = final_factor + (1 - final_factor) * shape(p)`` in the decay, where ``p`` in [0, 1) is the share of the
-    decay that is done, and the shape ``1 - p`` ("linear"), ``(1 + cos(pi p)) / 2`` ("cosine") or ``1 - sqrt(p)``
-    ("sqrt"). The warmup is the mirror image: ``warmup_start + (1 - warmup_start) * shape(1 - p)``.
-
-    Args:
-        warmup_steps: length of the warmup in updates, at least 0.
-        stable_steps: length of the plateau in updates, at least 0.
-        decay_steps: length of the decay in updates, at least 0.
-        decay: its shape: "linear", "cosine" or "sqrt".
-        final_factor: factor after the decay, at least 0.
-        warmup_start: factor at update 0, at least 0.
-        warmup: shape of the warmup: "linear", "cosine" or "sqrt".
-
-    Source: Hu et al., "MiniCPM" (arXiv:2404.06395); Transformers' ``get_wsd_schedule``.
-
-    Example:
-        With the 1-sqrt decay over the last fifth, which Hägele et al. find best for pre-training (arXiv:2405.18392):
-
-        >>> pre_training = WarmupStableDecay(warmup_steps=2_000, stable_steps=78_000, decay_steps=20_000, decay="sqrt")
-        >>> [pre_training(t) for t in (0, 1_000, 2_000, 80_000, 85_000, 100_000)]
-        [0.0, 0.5, 1.0, 1.0, 0.5, 0.0]
-    """
-
-    warmup_steps: Steps
-    stable_steps: Steps
-    decay_steps: Steps
-    decay: _Shape = "linear"
-    final_factor: Factor = 0.0
-    warmup_start: Factor = 0.0
-    warmup: _Shape = "linear"
-
-    @cached_property
-    def _decay_from(self) -> int:
-        return self.warmup_steps + self.stable_steps
-
-    @cached_property
-    def _hold_from(self) -> int:
-        return self._decay_from + self.decay_steps
-
-    def _warmup(self, step: int) -> float:
-        if self.warmup == "linear" or step < 0:
-            return super()._warmup(step)
-        shape = _DECAYS[self.warmup](1.0 - step / self.warmup_steps)
-        return self.warmup_start + (1.0 - self.warmup_start) * shape
-
-    def _factor(self, step: int) -> float:
-        if step >= self._hold_from:
-            return self.final_factor
-        if step < self._decay_from:
-            return 1.0
-        shape = _DECAYS[self.decay]((step - self._decay_from) / self.decay_steps)
-        return self.final_factor + (1.0 - self.final_factor) * shape
-
-
-@dataclass(frozen=True, repr=False)
-class TriStage(Warmed, name="tri_stage"):
-    """A warmup, a plateau at the peak, and an exponential decay.
-
-    ``factor(t) = final_factor**p`` in the decay, where ``p`` in [0, 1) is the share of it that is done.
-
-    Args:
-        warmup_steps: length of the warmup in updates, at least 0.
-        hold_steps: length of the plateau in updates, at least 0.
-        decay_steps: length of the decay in updates, at least 0.
-        warmup_start: factor at update 0, at least 0.
-        final_factor: factor after the decay, above 0.
-
-    Source: Park et al., "SpecAugment" (arXiv:1904.08779); fairseq's ``tri_stage``.
-
-    Example:
-        >>> schedule = TriStage(warmup_steps=10, hold_steps=20, decay_steps=40)
-        >>> [round(schedule(t), 6) for t in (0, 10, 30, 50, 70)]
-        [0.01, 1.0, 1.0, 0.1, 0.01]
-    """
-
-    warmup_steps: Steps
-    hold_steps: Steps
-    decay_steps: Steps
-    warmup_start: Factor = 0.01
-    final_factor: Positive = 0.01
-
-    @cached_property
-    def _decay_from(self) -> int:
-        return self.warmup_steps + self.hold_steps
-
-    @cached_property
-    def _hold_from(self) -> int:
-        return self._decay_from + self.decay_steps
-
-    @cached_property
-    def _log_final(self) -> float:
-        return math.log(self.final_factor)
-
-    def _factor(self, step: int) -> float:
-        if step >= self._hold_from:
-            return self.final_factor
-        if step < self._decay_from:
-            return 1.0
-        return math.exp(self._log_final * ((step - self._decay_from) / self.decay_steps))
-
-
-@dataclass(frozen=True, repr=False)
-class OneCycle(Schedule, name="one_cycle"):
-    """Up to the peak and down to next to nothing, in two phases or three.
-
-    From ``1 / div_factor`` to 1 over the first ``pct_start`` of the updates, then to ``1 / (div_factor *
-    final_div_factor)``; with ``three_phase`` first back to ``1 / div_factor`` in as many updates as it took to rise.
-    The factors are of the *highest* rate, so that is the rate to give the optimizer. The phases end where PyTorch's do:
-    at updates ``pct_start * total_steps - 1``, with three of them at ``2 * pct_start * total_steps - 2``, and
-    ``total_steps - 1``.
-
-    Args:
-        total_steps: length in updates, at least 1.
-        pct_start: share of the updates that rise, from 0 to 1, with three phases to 0.5.
-        div_factor: peak over first factor, above 0.
-        final_div_factor: first over last factor, above 0.
-        anneal: "cosine" or "linear".
-        three_phase: whether there is a way down that mirrors the way up before the last phase.
-
-    Source: Smith and Topin, "Super-Convergence" (arXiv:1708.07120); PyTorch's ``OneCycleLR``.
-
-    Example:
-        >>> schedule = OneCycle(total_steps=100)
-        >>> [round(schedule(t), 6) for t in (0, 29, 99)]
-        [0.04, 1.0, 4e-06]
-    """
-
-    total_steps: TotalSteps
-    pct_start: Annotated[float, Real(minimum=0.0, maximum=1.0)] = 0.3
-    div_factor: Positive = 25.0
-    final_div_factor: Positive = 1e4
-    anneal: Annotated[str, Choice(("cosine", "linear"))] = "cosine"
-    three_phase: Annotated[bool, Flag()] = False
-
-    def _prepare(self) -> None:
-        if self.three_phase and self.pct_start > 0.5:
-            raise self._fail(f"pct_start must be at most 0.5 with three phases, got {self.pct_start!r}.")
-        if not (math.isfinite(self._first) and math.isfinite(self._last)):
-            raise self._fail(
-                "div_factor and final_div_factor must give finite factors, "
-                f"got div_factor={self.div_factor!r} and final_div_factor={self.final_div_factor!r}."
-            )
-
-    @cached_property
-    def _first(self) -> float:
-        return 1.0 / self.div_factor
-
-    @cached_property
-    def _last(self) -> float:
-        return self._first / self.final_div_factor
-
-    @cached_property
-    def _phases(self) -> tuple[tuple[float, float, float, float], ...]:
-        """Start, end, factor at the start and at the end of each."""
-        rise = self.pct_start * self.total_steps
-        ends = [(rise - 1.0, 1.0), (self.total_steps - 1.0, self._last)]
-        if self.three_phase:
-            ends.insert(1, (2.0 * rise - 2.0, self._first))
-        phases: list[tuple[float, float, float, float]] = []
-        start, before = 0.0, self._first
-        for end, after in ends:
-            if end > start:
-                phases.append((start, end, before, after))
-            # as in PyTorch, also where the rise would have ended before update 0
-            start, before = end, after
-        return tuple(phases)
-
-    def _factor(self, step: int) -> float:
-        for start, end, before, after in self._phases:
-            if step <= end:
-                progress = (step - start) / (end - start)
-                if self.anneal == "cosine":
-                    return after + 0.5 * (before - after) * (1.0 + math.cos(math.pi * progress))
-                return before + (after - before) * progress
-        return self._last
-
-
 def _power(base: float, exponent: int) -> float:
-    """``base**exponent``, held at the largest number where it would be none: factors are finite."""
+    """``base**exponent``, held at the largest number where it would be none: factors are finite.
+
+    Raises:
+        ValueError: if the exponent is beyond what a float holds.
+    """
+    if exponent > MOST:
+        raise ValueError(f"step must be at most 2**63 - 1, got a number of {exponent.bit_length()} bits.")
     try:
         power: float = base**exponent
     except OverflowError:
@@ -569,6 +354,7 @@ class Exponential(Warmed, name="exponential"):
     """
 
     gamma: Positive
+    _: KW_ONLY
     warmup_steps: Steps = 0
     warmup_start: Factor = 0.0
 
@@ -594,6 +380,7 @@ class Step(Warmed, name="step"):
     """
 
     step_size: TotalSteps
+    _: KW_ONLY
     gamma: Positive = 0.1
     warmup_steps: Steps = 0
     warmup_start: Factor = 0.0
@@ -621,6 +408,7 @@ class MultiStep(Warmed, name="multi_step"):
     """
 
     milestones: UpdateIndices
+    _: KW_ONLY
     gamma: Positive = 0.1
     warmup_steps: Steps = 0
     warmup_start: Factor = 0.0
@@ -654,6 +442,7 @@ class Tanh(Ending, name="tanh"):
     """
 
     total_steps: TotalSteps
+    _: KW_ONLY
     lower: Annotated[float, Real()] = -7.0
     upper: Annotated[float, Real()] = 3.0
     final_factor: Factor = 0.0

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints
+from numbers import Integral
+from numbers import Real as RealNumber
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints, overload
 
-from ignite_lr.core.arguments import Choice, Real, Rule, Whole
+import numpy as np
+
+from ignite_lr.core.arguments import Choice, Real, Rule, Whole, shown
 from ignite_lr.core.figure import png
 from ignite_lr.schedules._picture import schedule_curve, shape_length
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from matplotlib.axes import Axes
     from typing_extensions import Self
 
@@ -85,17 +92,46 @@ class Schedule(ABC):
     def _fail(self, message: str) -> ValueError:
         return ValueError(f"{type(self).__name__}: {message}")
 
-    def __call__(self, step: int) -> float:
+    @overload
+    def __call__(self, step: int) -> float: ...
+
+    @overload
+    def __call__(self, step: npt.NDArray[Any]) -> npt.NDArray[np.float64]: ...
+
+    def __call__(self, step: Any) -> Any:
         """The factor of update ``step``.
 
         Args:
-            step: index of the update, from 0.
+            step: index of the update, from 0, or an array of them.
+
+        Returns:
+            the factor, or an array of the same shape.
 
         Raises:
-            ValueError: if ``step`` is negative.
+            TypeError: if ``step`` is no number.
+            ValueError: if ``step`` is negative, or no number.
         """
+        if step.__class__ is not int:
+            return self._other(step)
         if step < 0:
             raise self._fail(f"step must be at least 0, got {step!r}.")
+        return self._factor(step)
+
+    def _other(self, step: Any) -> Any:
+        """The factor where the index is no plain int: a number of NumPy's, a fraction, an array, or none at all."""
+        if isinstance(step, np.ndarray):
+            return np.array([self(index) for index in step.reshape(-1)], dtype=np.float64).reshape(step.shape)
+        if isinstance(step, bool | np.bool_) or not isinstance(step, RealNumber):
+            step = _index(None if isinstance(step, bool | np.bool_) else step, type(self).__name__)
+        elif isinstance(step, Integral):
+            step = int(step)
+        elif not math.isfinite(step):
+            raise self._fail(f"step must be finite, got {step!r}.")
+        if step < 0:
+            raise self._fail(f"step must be at least 0, got {step!r}.")
+        return self(step) if step.__class__ is int else self._at(float(step))
+
+    def _at(self, step: Any) -> float:
         return self._factor(step)
 
     @abstractmethod
@@ -158,6 +194,16 @@ class Schedule(ABC):
         return schedule
 
 
+def _index(step: Any, name: str) -> int:
+    """The index that a tensor of one integer is, say."""
+    try:
+        return operator.index(step)
+    except TypeError as error:
+        raise TypeError(
+            f"{name}: step must be an index or an array of them, got {shown(step)} of type {type(step).__name__}."
+        ) from error
+
+
 def _count(n: int) -> int:
     count = Whole(0).check("n", n)
     assert count is not None
@@ -191,19 +237,17 @@ class Warmed(Schedule):
         def warmup_start(self) -> float:
             """Factor at update 0."""
 
-    def __call__(self, step: int) -> float:
-        """The factor of update ``step``.
-
-        Args:
-            step: index of the update, from 0.
-
-        Raises:
-            ValueError: if ``step`` is negative.
-        """
+    def __call__(self, step: Any) -> Any:
+        """As for every schedule."""
+        if step.__class__ is not int:
+            return self._other(step)
         # one comparison on the way to what is most of a training: without a warmup, only a negative step is below
         if step < self.warmup_steps:
             return self._warmup(step)
         return self._factor(step)
+
+    def _at(self, step: Any) -> float:
+        return self._warmup(step) if step < self.warmup_steps else self._factor(step)
 
     def _warmup(self, step: int) -> float:
         if step < 0:
@@ -253,16 +297,11 @@ class Ending(Limited):
         return self.total_steps - self.warmup_steps or 1
 
     @cached_property
-    def _hold_from(self) -> float:
-        # where the warmup takes it all, the peak it leads to is still used, once
-        return self.total_steps + (self.total_steps == self.warmup_steps)
-
-    @cached_property
     def _held(self) -> float:
         return self.final_factor + (1.0 - self.final_factor) * self._shape_at_end()
 
     def _factor(self, step: int) -> float:
-        if step >= self._hold_from:
+        if step >= self.total_steps:
             return self._held
         final = self.final_factor
         return final + (1.0 - final) * self._shape((step - self.warmup_steps) / self._span)

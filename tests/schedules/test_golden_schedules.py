@@ -78,15 +78,21 @@ def fairseq_inverse_sqrt(a: Arguments, lr: float, n: int) -> tuple[float, Schedu
     return lr, InverseSqrt(a["warmup_updates"], warmup_start=max(a["warmup_init_lr"], 0.0) / lr)
 
 
+def peak_once(warmup: int, final: float, start: float = 0.0) -> Schedule:
+    return Join([Constant(warmup_steps=warmup, warmup_start=start), Constant(final)], [warmup + 1])
+
+
 def fairseq_polynomial(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     end = a["end_learning_rate"] / lr
-    return lr, Polynomial(a["total_num_update"], a["power"], end, warmup_steps=a["warmup_updates"])
+    if a["warmup_updates"] == a["total_num_update"]:  # it uses the peak once more, which ours does not reach then
+        return lr, peak_once(a["warmup_updates"], end)
+    return lr, Polynomial(a["total_num_update"], power=a["power"], final_factor=end, warmup_steps=a["warmup_updates"])
 
 
 def fairseq_step(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     floor = a["min_lr"] / lr
     warm = {"warmup_steps": a["warmup_updates"], "warmup_start": floor}
-    return lr, Clamp(Step(a["lr_deacy_period"], a["lr_decay"], **warm), lower=floor)
+    return lr, Clamp(Step(a["lr_deacy_period"], gamma=a["lr_decay"], **warm), lower=floor)
 
 
 def fairseq_tri_stage(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
@@ -94,7 +100,9 @@ def fairseq_tri_stage(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]
         phases = [int(a["max_update"] * ratio) for ratio in a["phase_ratio"]]
     else:
         phases = [a["warmup_steps"], a["hold_steps"], a["decay_steps"]]
-    return lr, TriStage(*phases, a.get("init_lr_scale", 0.01), a.get("final_lr_scale", 0.01))
+    warmup, hold, decay = phases
+    start, final = a.get("init_lr_scale", 0.01), a.get("final_lr_scale", 0.01)
+    return lr, TriStage(warmup, hold_steps=hold, decay_steps=decay, warmup_start=start, final_factor=final)
 
 
 def fairseq_triangular(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
@@ -129,7 +137,7 @@ def ignite_piecewise(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
 def ignite_warmup_step(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     # its warmup shares its last update with the first one of the scheduler
     warmup = a["warmup_duration"] - 1
-    return lr, with_warmup(Step(a["step_size"], a["gamma"]), warmup, a["warmup_start_value"] / lr)
+    return lr, with_warmup(Step(a["step_size"], gamma=a["gamma"]), warmup, a["warmup_start_value"] / lr)
 
 
 # --- optax -----------------------------------------------------------------------------------------------------------
@@ -144,7 +152,7 @@ def optax_constant(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
 
 
 def optax_cosine(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
-    return a["init_value"], Cosine(a["decay_steps"], a.get("alpha", 0.0), exponent=a.get("exponent", 1.0))
+    return a["init_value"], Cosine(a["decay_steps"], final_factor=a.get("alpha", 0.0), exponent=a.get("exponent", 1.0))
 
 
 def optax_cosine_onecycle(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
@@ -165,7 +173,7 @@ def optax_linear_onecycle(a: Arguments, lr: float, n: int) -> tuple[float, Sched
 
 def optax_exponential(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     if a.get("staircase"):
-        decay: Schedule = Step(a["transition_steps"], a["decay_rate"])
+        decay: Schedule = Step(a["transition_steps"], gamma=a["decay_rate"])
     else:
         decay = Exponential(a["decay_rate"] ** (1 / a["transition_steps"]))
     return a["init_value"], begin(Clamp(decay, lower=a.get("end_value", 0.0) / a["init_value"]), a)
@@ -173,7 +181,9 @@ def optax_exponential(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]
 
 def optax_join(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     final = a["end_value"] / a["peak_value"]
-    return a["peak_value"], WarmupStableDecay(a["warmup"], a["stable"], a["decay"], final_factor=final)
+    return a["peak_value"], WarmupStableDecay(
+        a["warmup"], stable_steps=a["stable"], decay_steps=a["decay"], final_factor=final
+    )
 
 
 def optax_polynomial(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
@@ -183,7 +193,7 @@ def optax_polynomial(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     if init == 0.0:  # no base rate that a factor could multiply
         assert a.get("power", 1.0) == 1.0
         return end, begin(PiecewiseLinear([(0, 0.0), (steps, 1.0)]), a)
-    return init, begin(Polynomial(steps, a.get("power", 1.0), end / init), a)
+    return init, begin(Polynomial(steps, power=a.get("power", 1.0), final_factor=end / init), a)
 
 
 def optax_piecewise_constant(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
@@ -209,7 +219,7 @@ def optax_warmup_cosine(a: Arguments, lr: float, n: int) -> tuple[float, Schedul
     peak = a["peak_value"]
     return peak, Cosine(
         a["decay_steps"],
-        a.get("end_value", 0.0) / peak,
+        final_factor=a.get("end_value", 0.0) / peak,
         exponent=a.get("exponent", 1.0),
         warmup_steps=a["warmup_steps"],
         warmup_start=a["init_value"] / peak,
@@ -256,7 +266,7 @@ def timm_cosine(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     cycles, mult = a.get("cycle_limit", 1), a.get("cycle_mul", 1.0)
     low = a.get("lr_min", 0.0) / lr
     if cycles == 1:
-        return timm(a, lr, Cosine(a["t_initial"], low, k_decay=a.get("k_decay", 1.0)))
+        return timm(a, lr, Cosine(a["t_initial"], final_factor=low, k_decay=a.get("k_decay", 1.0)))
     assert low == 0.0, "its lowest rate does not sink with its cycles"
     total = math.fsum(a["t_initial"] * mult**i for i in range(cycles))
     decay = a.get("cycle_decay", 1.0)
@@ -265,19 +275,21 @@ def timm_cosine(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
 
 def timm_multi_step(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     # its drops come one update early
-    return timm(a, lr, Shift(MultiStep(a["decay_t"], a["decay_rate"]), 1), prefix=True)
+    return timm(a, lr, Shift(MultiStep(a["decay_t"], gamma=a["decay_rate"]), 1), prefix=True)
 
 
 def timm_poly(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
-    return timm(a, lr, Polynomial(a["t_initial"], a["power"], a.get("lr_min", 0.0) / lr))
+    return timm(a, lr, Polynomial(a["t_initial"], power=a["power"], final_factor=a.get("lr_min", 0.0) / lr))
 
 
 def timm_step(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
-    return timm(a, lr, Step(a["decay_t"], a["decay_rate"]), prefix=True)
+    return timm(a, lr, Step(a["decay_t"], gamma=a["decay_rate"]), prefix=True)
 
 
 def timm_tanh(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
-    main: Schedule = Tanh(a["t_initial"], a.get("lb", -7.0), a.get("ub", 3.0), a.get("lr_min", 0.0) / lr)
+    main: Schedule = Tanh(
+        a["t_initial"], lower=a.get("lb", -7.0), upper=a.get("ub", 3.0), final_factor=a.get("lr_min", 0.0) / lr
+    )
     if a.get("warmup_t", 0) == 0:
         # nothing sets the first rate, so that it is the optimizer's own
         main = Join([Constant(), Shift(main, 1)], [1])
@@ -287,8 +299,8 @@ def timm_tanh(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
 def timm_wsd(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     return lr, WarmupStableDecay(
         a["warmup_t"],
-        a["t_initial"] - a["decay_t"],
-        a["decay_t"],
+        stable_steps=a["t_initial"] - a["decay_t"],
+        decay_steps=a["decay_t"],
         decay=a.get("decay_fn", "sqrt"),
         final_factor=a.get("lr_min", 0.0) / lr,
         warmup_start=a.get("warmup_lr_init", 0.0) / lr,
@@ -303,14 +315,16 @@ def torch_constant(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
 
 
 def torch_cosine(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
-    return lr, Cosine(a["T_max"], a["eta_min"] / lr)
+    return lr, Cosine(a["T_max"], final_factor=a["eta_min"] / lr)
 
 
 def torch_restarts(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     lengths = [a["T_0"]]
     while sum(lengths) < n:
         lengths.append(lengths[-1] * a["T_mult"])
-    return lr, CosineRestarts(sum(lengths), len(lengths), cycle_mult=a["T_mult"], final_factor=a["eta_min"] / lr)
+    return lr, CosineRestarts(
+        sum(lengths), num_cycles=len(lengths), cycle_mult=a["T_mult"], final_factor=a["eta_min"] / lr
+    )
 
 
 def torch_cyclic(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
@@ -327,9 +341,9 @@ def torch_linear(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
 def torch_one_cycle(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     return a["max_lr"], OneCycle(
         a["total_steps"],
-        a["pct_start"],
-        a.get("div_factor", 25.0),
-        a.get("final_div_factor", 1e4),
+        pct_start=a["pct_start"],
+        div_factor=a.get("div_factor", 25.0),
+        final_div_factor=a.get("final_div_factor", 1e4),
         anneal={"cos": "cosine", "linear": "linear"}[a["anneal_strategy"]],
         three_phase=a["three_phase"],
     )
@@ -350,7 +364,9 @@ def torchtitan_wsd(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     stable = total + 1 - warmup - decay
     low = a["min_lr_factor"]
     # it counts updates from 1
-    return lr, Shift(WarmupStableDecay(warmup, stable, decay, decay=a["decay_type"], final_factor=low), 1)
+    return lr, Shift(
+        WarmupStableDecay(warmup, stable_steps=stable, decay_steps=decay, decay=a["decay_type"], final_factor=low), 1
+    )
 
 
 # --- Transformers ----------------------------------------------------------------------------------------------------
@@ -375,22 +391,24 @@ def hf_linear(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
 
 def hf_cosine(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     warmup, total, k = options(a)
-    return lr, Cosine(total, low_rate(k, lr), k.get("num_cycles", 0.5), warmup_steps=warmup)
+    return lr, Cosine(total, final_factor=low_rate(k, lr), num_cycles=k.get("num_cycles", 0.5), warmup_steps=warmup)
 
 
 def hf_cosine_warmup_min(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     warmup, total, k = options(a)
     low, cycles = low_rate(k, lr), k.get("num_cycles", 0.5)
     if warmup == 0:
-        return lr, Shift(Cosine(total, low, cycles), 1)
+        return lr, Shift(Cosine(total, final_factor=low, num_cycles=cycles), 1)
     start = k.get("warmup_lr_rate", 1 / warmup)
     # it counts updates from 1
-    return lr, Cosine(total - 1, low, cycles, warmup_steps=warmup - 1, warmup_start=start)
+    if warmup == total:
+        return lr, peak_once(warmup - 1, low, start)
+    return lr, Cosine(total - 1, final_factor=low, num_cycles=cycles, warmup_steps=warmup - 1, warmup_start=start)
 
 
 def hf_restarts(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     warmup, total, k = options(a)
-    return lr, CosineRestarts(total, k.get("num_cycles", 1), warmup_steps=warmup)
+    return lr, CosineRestarts(total, num_cycles=k.get("num_cycles", 1), warmup_steps=warmup)
 
 
 def hf_inverse_sqrt(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
@@ -400,7 +418,7 @@ def hf_inverse_sqrt(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
 
 def hf_polynomial(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     warmup, total, k = options(a)
-    return lr, Polynomial(total, k["power"], k["lr_end"] / lr, warmup_steps=warmup)
+    return lr, Polynomial(total, power=k["power"], final_factor=k["lr_end"] / lr, warmup_steps=warmup)
 
 
 def hf_wsd(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
@@ -411,8 +429,8 @@ def hf_wsd(a: Arguments, lr: float, n: int) -> tuple[float, Schedule]:
     low = k.get("min_lr_ratio", 0.0)
     return lr, WarmupStableDecay(
         warmup,
-        stable,
-        decay,
+        stable_steps=stable,
+        decay_steps=decay,
         decay=names[k["decay_type"]],
         final_factor=low,
         warmup_start=low,
@@ -458,11 +476,11 @@ TABLE: dict[tuple[str, str], Mapping] = {
     ("torch", "CyclicLR"): torch_cyclic,
     ("torch", "ExponentialLR"): lambda a, lr, n: (lr, Exponential(a["gamma"])),
     ("torch", "LinearLR"): torch_linear,
-    ("torch", "MultiStepLR"): lambda a, lr, n: (lr, MultiStep(a["milestones"], a["gamma"])),
+    ("torch", "MultiStepLR"): lambda a, lr, n: (lr, MultiStep(a["milestones"], gamma=a["gamma"])),
     ("torch", "OneCycleLR"): torch_one_cycle,
-    ("torch", "PolynomialLR"): lambda a, lr, n: (lr, Polynomial(a["total_iters"], a["power"])),
+    ("torch", "PolynomialLR"): lambda a, lr, n: (lr, Polynomial(a["total_iters"], power=a["power"])),
     ("torch", "SequentialLR[LinearLR,CosineAnnealingLR]"): torch_sequential,
-    ("torch", "StepLR"): lambda a, lr, n: (lr, Step(a["step_size"], a["gamma"])),
+    ("torch", "StepLR"): lambda a, lr, n: (lr, Step(a["step_size"], gamma=a["gamma"])),
     ("torchtitan", "linear_warmup_stable_decay"): torchtitan_wsd,
     ("transformers", "constant"): hf_constant,
     ("transformers", "constant_with_warmup"): hf_constant,

@@ -8,6 +8,7 @@ import pickle
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,6 +28,7 @@ from ignite_lr.schedules import (
     MultiStep,
     Noam,
     OneCycle,
+    OneCycleMomentum,
     PiecewiseLinear,
     Polynomial,
     Scale,
@@ -72,14 +74,16 @@ ENDING: dict[type[Schedule], st.SearchStrategy[Schedule]] = {
     WarmupStableDecay: st.builds(
         WarmupStableDecay,
         STEPS,
-        STEPS,
-        STEPS,
+        stable_steps=STEPS,
+        decay_steps=STEPS,
         decay=SHAPES,
         final_factor=FACTORS,
         warmup_start=FACTORS,
         warmup=SHAPES,
     ),
-    TriStage: st.builds(TriStage, STEPS, STEPS, STEPS, warmup_start=FACTORS, final_factor=POSITIVE),
+    TriStage: st.builds(
+        TriStage, STEPS, hold_steps=STEPS, decay_steps=STEPS, warmup_start=FACTORS, final_factor=POSITIVE
+    ),
     OneCycle: st.builds(
         OneCycle,
         st.integers(1, 60),
@@ -91,13 +95,22 @@ ENDING: dict[type[Schedule], st.SearchStrategy[Schedule]] = {
     ),
     MultiStep: st.builds(MultiStep, st.lists(STEPS, max_size=4).map(sorted), gamma=st.floats(0.1, 1.0), **warmup),
     Tanh: limited(Tanh, lower=st.floats(-9, -0.1), upper=st.floats(0.0, 9), final_factor=FACTORS),
+    OneCycleMomentum: st.builds(
+        OneCycleMomentum,
+        st.integers(1, 60),
+        pct_start=st.floats(0.0, 0.5),
+        anneal=st.sampled_from(["linear", "cosine"]),
+        three_phase=st.booleans(),
+        high=FACTORS,
+        low=FACTORS,
+    ),
     PiecewiseLinear: piecewise(),
 }
 ENDLESS: dict[type[Schedule], st.SearchStrategy[Schedule]] = {
-    InverseSqrt: st.builds(InverseSqrt, STEPS, FACTORS, st.none() | st.floats(0.5, 100.0)),
-    Noam: st.builds(Noam, st.integers(1, 40), st.none() | st.integers(1, 1024)),
+    InverseSqrt: st.builds(InverseSqrt, STEPS, warmup_start=FACTORS, timescale=st.none() | st.floats(0.5, 100.0)),
+    Noam: st.builds(Noam, st.integers(1, 40), model_dim=st.none() | st.integers(1, 1024)),
     Exponential: st.builds(Exponential, st.floats(0.5, 1.0), **warmup),
-    Step: st.builds(Step, st.integers(1, 20), st.floats(0.1, 1.0), **warmup),
+    Step: st.builds(Step, st.integers(1, 20), gamma=st.floats(0.1, 1.0), **warmup),
 }
 SIMPLE = {**ENDING, **ENDLESS}
 any_simple = st.one_of(*SIMPLE.values())
@@ -171,14 +184,24 @@ def test_to_dict_and_back_pickled_and_copied(kind: type[Schedule]) -> None:
 def test_refining_the_steps_closes_the_gaps(kind: type[Schedule]) -> None:
     """The same curve over ten times as many updates rises and falls a tenth as steeply."""
     long = {
-        Constant: Constant(0.7, 10_000, 0.1),
-        Linear: Linear(50_000, 0.1, 10_000, 0.2),
-        Cosine: Cosine(50_000, 0.1, 1.5, 2.0, 1.5, 10_000, 0.2),
-        Polynomial: Polynomial(50_000, 2.0, 0.1, 10_000, 0.2),
-        WarmupStableDecay: WarmupStableDecay(10_000, 20_000, 20_000, "cosine", 0.1, 0.2, "cosine"),
-        TriStage: TriStage(10_000, 20_000, 20_000),
+        Constant: Constant(0.7, warmup_steps=10_000, warmup_start=0.1),
+        Linear: Linear(50_000, final_factor=0.1, warmup_steps=10_000, warmup_start=0.2),
+        Cosine: Cosine(
+            50_000, final_factor=0.1, num_cycles=1.5, exponent=2.0, k_decay=1.5, warmup_steps=10_000, warmup_start=0.2
+        ),
+        Polynomial: Polynomial(50_000, power=2.0, final_factor=0.1, warmup_steps=10_000, warmup_start=0.2),
+        WarmupStableDecay: WarmupStableDecay(
+            10_000,
+            stable_steps=20_000,
+            decay_steps=20_000,
+            decay="cosine",
+            final_factor=0.1,
+            warmup_start=0.2,
+            warmup="cosine",
+        ),
+        TriStage: TriStage(10_000, hold_steps=20_000, decay_steps=20_000),
         InverseSqrt: InverseSqrt(10_000),
-        Exponential: Exponential(0.9999, 10_000),
+        Exponential: Exponential(0.9999, warmup_steps=10_000),
     }[kind]
     values = long.values(60_000)
     assert max(abs(after - before) for before, after in pairwise(values)) < 1e-3
@@ -318,9 +341,38 @@ class TestBoundaries:
         assert MultiStep([2], warmup_steps=10)(12) == 0.1
 
     @pytest.mark.parametrize("kind", [Linear, Cosine, CosineRestarts, Polynomial], ids=lambda kind: kind.__name__)
-    def test_a_warmup_that_takes_it_all_uses_its_peak_once(self, kind: type[Schedule]) -> None:
+    def test_the_final_factor_holds_from_total_steps_on(self, kind: type[Schedule]) -> None:
+        """Also where a warmup takes it all."""
         schedule = kind(total_steps=4, warmup_steps=4, final_factor=0.1)
-        assert schedule.values(8) == [0.0, 0.25, 0.5, 0.75, 1.0, 0.1, 0.1, 0.1]
+        assert schedule.values(8) == [0.0, 0.25, 0.5, 0.75, 0.1, 0.1, 0.1, 0.1]
+
+    @pytest.mark.parametrize("kind", [Linear, Cosine], ids=lambda kind: kind.__name__)
+    def test_only_the_first_argument_is_positional(self, kind: type[Schedule]) -> None:
+        """``Linear(100, 1000)``, warmup and total, would have a final factor of 1000."""
+        with pytest.raises(TypeError, match="positional"):
+            kind(100, 1000)
+
+    def test_an_array_gives_an_array(self) -> None:
+        schedule = Linear(10, warmup_steps=2)
+        steps = np.arange(12).reshape(3, 4)
+        assert schedule(steps).tolist() == np.reshape(schedule.values(12), (3, 4)).tolist()
+        assert schedule(np.int64(6)) == schedule(6)
+
+    @pytest.mark.parametrize("schedule", [Linear(10), Step(3), InverseSqrt(4), Clamp(Linear(10))], ids=repr)
+    @pytest.mark.parametrize("step", [math.nan, np.float32("nan"), math.inf])
+    def test_no_index_is_no_rate(self, schedule: Schedule, step: float) -> None:
+        with pytest.raises(ValueError, match="step must be finite"):
+            schedule(step)
+
+    @pytest.mark.parametrize("step", ["1", None, True, [1]])
+    def test_an_index_is_a_number(self, step: Any) -> None:
+        with pytest.raises(TypeError, match="step must be an index or an array of them"):
+            Linear(10)(step)
+
+    @pytest.mark.parametrize("schedule", [Exponential(0.9), Step(3), InverseSqrt(4)], ids=repr)
+    def test_an_index_beyond_all_floats_is_an_error(self, schedule: Schedule) -> None:
+        with pytest.raises((ValueError, OverflowError), match=r"must be at most|too large"):
+            schedule(10**400)
 
     def test_an_inverse_sqrt_without_warmup_begins_at_its_peak(self) -> None:
         assert InverseSqrt(0).values(3) == InverseSqrt(1).values(4)[1:]
@@ -359,7 +411,7 @@ class TestBoundaries:
             optimizer.step()
             if step < 76:
                 theirs.step()
-        ours = OneCycle(77, pct_start, anneal=anneal, three_phase=three_phase)
+        ours = OneCycle(77, pct_start=pct_start, anneal=anneal, three_phase=three_phase)
         assert ours.values(77) == pytest.approx(rates, rel=0, abs=1e-12)
 
 
@@ -398,3 +450,46 @@ def test_a_schedule_shows_its_whole_shape_in_a_notebook(schedule: schedules.Sche
     assert (
         shape_length({field.name: getattr(schedule, field.name) for field in dataclasses.fields(schedule)}) == updates
     )
+
+
+@pytest.mark.parametrize("three_phase", [False, True])
+@pytest.mark.parametrize("anneal", ["cosine", "linear"])
+def test_the_momentum_of_one_cycle_is_that_of_pytorch(anneal: str, three_phase: bool) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    theirs = lr_scheduler.OneCycleLR(
+        optimizer, 0.5, total_steps=50, anneal_strategy=anneal[:3].replace("lin", "linear"), three_phase=three_phase
+    )
+    wanted = []
+    for _ in range(50):
+        wanted.append(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        if len(wanted) < 50:
+            theirs.step()
+    momentum = OneCycle(50, anneal=anneal, three_phase=three_phase).momentum(high=0.95, low=0.85)
+    assert momentum.values(50) == pytest.approx(wanted, abs=1e-12)
+    assert schedules.from_dict(momentum.to_dict()) == momentum
+
+
+class TestSimulate:
+    def test_it_leaves_the_scheduler_as_it_was(self) -> None:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+        for scheduler in (
+            ScheduleLR(optimizer, Linear(4)),
+            lr_scheduler.ExponentialLR(optimizer, 0.5),
+            schedules.with_warmup(lr_scheduler.StepLR(optimizer, 2, 0.5), 2),
+        ):
+            optimizer.param_groups[0]["lr"] = 0.5
+            before = copy.deepcopy((scheduler.state_dict(), optimizer.state_dict()))
+            rates = schedules.simulate(scheduler, 4)
+            assert (scheduler.state_dict(), optimizer.state_dict()) == before
+            done = []
+            for _ in range(4):
+                done.append(optimizer.param_groups[0]["lr"])
+                optimizer.step()
+                scheduler.step()
+            assert rates == pytest.approx(done)
+
+    def test_groups_and_a_metric(self) -> None:
+        groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.5, 1.0)]
+        scheduler = lr_scheduler.ReduceLROnPlateau(torch.optim.SGD(groups), factor=0.5, patience=0)
+        assert schedules.simulate(scheduler, 3, lambda i: 1.0) == [[0.5, 1.0], [0.5, 1.0], [0.25, 0.5]]

@@ -97,3 +97,29 @@ def test_wrong_arguments_are_refused() -> None:
         with_warmup(3, 2)  # type: ignore[call-overload]  # what is being tested
     with pytest.raises(ValueError, match="warmup_start must be at least 0"):
         with_warmup(Linear(4), 2, warmup_start=-0.5)
+
+
+def test_it_may_lead_elsewhere() -> None:
+    assert with_warmup(Linear(4), 2, warmup_end=0.5).values(4) == [0.0, 0.25, 1.0, 0.75]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = with_warmup(lr_scheduler.ExponentialLR(optimizer, 0.5), 2, warmup_start=0.5, warmup_end=0.1)
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.5, 0.3, 1.0, 0.5])
+
+
+@pytest.mark.parametrize("at", [1, 5])
+def test_it_follows_the_base_rate(at: int) -> None:
+    """Also the scheduler inside, which keeps base rates of its own."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = with_warmup(lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step), 2)
+    wanted = [0.0, 0.5, 1.0, 0.5, 0.25, 0.125, 0.0625]
+    for i in range(7):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(wanted[i] * (1.0 if i <= at else 0.5))
+        if i == at:
+            optimizer.param_groups[0]["initial_lr"] = 0.5
+        optimizer.step()
+        scheduler.step()
