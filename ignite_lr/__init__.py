@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ignite_lr.logger import JSONLinesLogger, LRLogger
     from ignite_lr.lr_finder import LRFinder, find_lr
     from ignite_lr.range_test import RangeTestResult, VerifiedRate
+    from ignite_lr.report import run_report
     from ignite_lr.scheduler import LRSchedulerHandler, ScheduleLR, ScheduleParam
     from ignite_lr.study import Finding, LRStudy, StudyResult, Trial, TrialResult, run_study, trials
     from ignite_lr.suggestion import NoSuggestionError
@@ -36,6 +37,7 @@ __all__ = [
     "TrialResult",
     "VerifiedRate",
     "find_lr",
+    "run_report",
     "run_study",
     "schedules",
     "suggestion",
@@ -59,12 +61,13 @@ _ROOMS = {
     "StudyResult": "study",
     "Trial": "study",
     "TrialResult": "study",
+    "run_report": "report",
     "run_study": "study",
     "trials": "study",
     "VerifiedRate": "range_test",
     "find_lr": "lr_finder",
 }
-_FACES = {"clipper", "logger", "lr_finder", "range_test", "scheduler", "schedules", "study", "suggestion"}
+_FACES = {"clipper", "logger", "lr_finder", "range_test", "report", "scheduler", "schedules", "study", "suggestion"}
 
 
 def __getattr__(name: str) -> Any:

@@ -208,19 +208,23 @@ class GradNormClipper:
         Raises:
             ModuleNotFoundError: without Matplotlib.
         """
+        update, norm, threshold, clipped = self.recent().values()
+        first = int(update[0]) if len(update) else 0
+        return grad_norm_curve(norm, threshold, clipped, *self.histogram(), title, first, ax)
+
+    def recent(self) -> dict[str, npt.NDArray[Any]]:
+        """Up to 4,096 last updates as arrays of one length, for pictures of your own.
+
+        ``"update"`` from 0, ``"norm"`` before clipping, ``"threshold"`` (NaN where there was none), ``"clipped"``.
+        """
         state = self._story.state()
-        edges, counts = _occupied(state)
-        norms, thresholds = state.norms[-STRETCH:], state.thresholds[-STRETCH:]
-        return grad_norm_curve(
-            norms,
-            np.where(np.isinf(thresholds), np.nan, thresholds),
-            state.decisions[-STRETCH:],
-            edges,
-            counts,
-            title=title,
-            first_update=state.updates - len(norms),
-            ax=ax,
-        )
+        norms, thresholds = state.norms[-STRETCH:], np.asarray(state.thresholds[-STRETCH:], dtype=np.float64)
+        return {
+            "update": np.arange(state.updates - len(norms), state.updates),
+            "norm": np.asarray(norms, dtype=np.float64),
+            "threshold": np.where(np.isinf(thresholds), np.nan, thresholds),
+            "clipped": np.asarray(state.decisions[-STRETCH:], dtype=bool),
+        }
 
     def _repr_png_(self) -> bytes | None:
         return png(self.plot, WIDTH, HEIGHT)

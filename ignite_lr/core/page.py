@@ -23,7 +23,7 @@ def bokeh_models() -> tuple[Any, Any]:
         return importlib.import_module("bokeh.models"), importlib.import_module("bokeh.plotting").figure
     except ImportError as error:
         raise ModuleNotFoundError(
-            "an HTML page requires bokeh to be installed: pip install bokeh (or pip install ignite_lr[html])",
+            "an HTML page requires bokeh to be installed: pip install bokeh",
             name="bokeh",
         ) from error
 

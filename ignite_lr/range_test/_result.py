@@ -17,7 +17,7 @@ from ignite_lr.core.arguments import Whole, shown
 from ignite_lr.core.figure import png
 from ignite_lr.core.rates import set_base_rates
 from ignite_lr.core.updates import is_suspended
-from ignite_lr.range_test._bokeh import range_test_html
+from ignite_lr.range_test._bokeh import range_test_html, range_test_page
 from ignite_lr.range_test._curve import SweepCurve, leading_lrs, rates_of_groups, smooth, text_of
 from ignite_lr.range_test._file import read_result, write_result
 from ignite_lr.range_test._matplotlib import SIZE
@@ -158,6 +158,11 @@ class RangeTestResult(SweepCurve):
         return self._verdict.confidence
 
     @property
+    def reason(self) -> str:
+        """What the default rule saw, in a sentence, and what to change where that would help."""
+        return self._verdict.reason
+
+    @property
     def interval(self) -> tuple[float, float] | None:
         """The smallest and the largest rate that the repeats suggest; None for a single sweep.
 
@@ -264,6 +269,14 @@ class RangeTestResult(SweepCurve):
             ModuleNotFoundError: without Bokeh (``pip install bokeh``).
         """
         return range_test_html(picture_of(self, rules.DEFAULT, self.step_mode == "exp"), path, title)
+
+    def page(self, title: str | None = None) -> Any:
+        """The picture of :meth:`to_html` as a figure of Bokeh, for pages of your own.
+
+        Raises:
+            ModuleNotFoundError: without Bokeh.
+        """
+        return range_test_page(picture_of(self, rules.DEFAULT, self.step_mode == "exp"), title)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result as JSON (RFC 8259); non-finite numbers become strings.

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ignite_lr.core.figure import BLACK, BLUE, GRAY, RED, finite
+from ignite_lr.core.page import bokeh_models, write_page
 from ignite_lr.study._picture import StudyPicture
 
-__all__ = ["study_html"]
+__all__ = ["study_html", "study_page"]
 
 # both sources have one row a trial, so the row that is hovered in one picture is the row to light in the other
 _LIGHT = """
@@ -29,16 +30,14 @@ source.change.emit();
 
 def study_html(picture: StudyPicture, path: str | os.PathLike[str], title: str | None = None) -> Path:
     """Write a study as one HTML file with Bokeh; see ``StudyResult.to_html``."""
-    try:
-        # its annotations do not know what its constructors take
-        models: Any = importlib.import_module("bokeh.models")
-        figure: Any = importlib.import_module("bokeh.plotting").figure
-        row: Any = importlib.import_module("bokeh.layouts").row
-        from bokeh.embed import file_html
-        from bokeh.resources import INLINE
-    except ImportError as error:
-        raise ModuleNotFoundError("to_html requires bokeh to be installed: pip install bokeh", name="bokeh") from error
     heading = "Study" if title is None else title
+    return write_page(study_page(picture, heading), path, heading)
+
+
+def study_page(picture: StudyPicture, heading: str) -> Any:
+    """Both pictures side by side, as models of Bokeh."""
+    models, figure = bokeh_models()
+    row: Any = importlib.import_module("bokeh.layouts").row
     source = models.ColumnDataSource(_columns(picture))
     common = {"height": 480, "tools": "pan,box_zoom,wheel_zoom,reset,save", "sizing_mode": "stretch_width"}
     axis = figure(
@@ -78,10 +77,7 @@ def study_html(picture: StudyPicture, path: str | os.PathLike[str], title: str |
         page.add_tools(
             models.HoverTool(renderers=[renderer], tooltips=says, formatters={"@lr": "printf"}, callback=light)
         )
-    target = Path(path)
-    page_of_both = row(axis, curves, sizing_mode="stretch_width")
-    target.write_text(file_html(page_of_both, INLINE, title=heading), encoding="utf-8")
-    return target
+    return row(axis, curves, sizing_mode="stretch_width")
 
 
 def _columns(picture: StudyPicture) -> dict[str, list[Any]]:

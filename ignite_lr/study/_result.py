@@ -193,6 +193,12 @@ class StudyResult:
 
         return study_html(self._picture(), path, title)
 
+    def page(self, title: str | None = None) -> Any:
+        """The pictures of :meth:`to_html` as models of Bokeh, for pages of your own."""
+        from ignite_lr.study._bokeh import study_page
+
+        return study_page(self._picture(), "Study" if title is None else title)
+
     def to_optuna(self, study: Any = None) -> Any:
         """The trials as a study of Optuna, so that Bayesian optimisation can go on from them.
 

@@ -61,6 +61,7 @@ PUBLIC = {
         "StudyResult",
         "Trial",
         "TrialResult",
+        "run_report",
         "run_study",
         "VerifiedRate",
         "find_lr",
@@ -74,6 +75,7 @@ PUBLIC = {
     "ignite_lr.range_test": ["RangeTestResult", "VerifiedRate"],
     "ignite_lr.scheduler": ["LRSchedulerHandler", "ScheduleLR", "ScheduleParam"],
     "ignite_lr.schedules": SCHEDULES,
+    "ignite_lr.report": ["run_report"],
     "ignite_lr.study": ["Finding", "LRStudy", "StudyResult", "Trial", "TrialResult", "run_study", "trials"],
     "ignite_lr.suggestion": RULES,
 }
