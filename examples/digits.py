@@ -23,7 +23,16 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ignite_lr import GradNormClipper, LRFinder, LRLogger, LRSchedulerHandler, NoSuggestionError, ScheduleLR, schedules
+from ignite_lr import (
+    GradNormClipper,
+    LRFinder,
+    LRLogger,
+    LRSchedulerHandler,
+    NoSuggestionError,
+    ScheduleLR,
+    run_report,
+    schedules,
+)
 
 FALLBACK_LR = 1e-3
 
@@ -121,7 +130,7 @@ def main(args: argparse.Namespace) -> None:
     tb_logger = TensorboardLogger(args.output)
 
     # 1. Find the rate. A resumed run has it in its checkpoint.
-    suggestion = None
+    suggestion = result = None
     if checkpoint is None:
         finder = LRFinder()
         to_save = {"model": model, "optimizer": optimizer}
@@ -129,10 +138,11 @@ def main(args: argparse.Namespace) -> None:
             trainer, to_save=to_save, num_iter=args.sweep_points, start_lr=1e-6, logger=tb_logger
         ) as sweep:
             sweep.run(train_loader)
-        finder.result.plot(title="Range test on the digits").figure.savefig(args.output / "range_test.png", dpi=120)
-        finder.result.to_html(args.output / "range_test.html", title="Range test on the digits")
+        result = finder.result
+        result.plot(title="Range test on the digits").figure.savefig(args.output / "range_test.png", dpi=120)
+        result.to_html(args.output / "range_test.html", title="Range test on the digits")
         try:
-            finder.result.apply(optimizer)
+            result.apply(optimizer)
             suggestion = optimizer.param_groups[0]["lr"]
         except NoSuggestionError as reason:
             print(f"No suggestion, going on with {FALLBACK_LR:g}: {reason}")
@@ -150,7 +160,8 @@ def main(args: argparse.Namespace) -> None:
     clipper.attach(trainer)
 
     # 4. Record it.
-    tb_logger.attach(trainer, log_handler=LRLogger(optimizer, clipper=clipper), event_name=Events.ITERATION_COMPLETED)
+    rates = LRLogger(optimizer, clipper=clipper, history=updates)
+    tb_logger.attach(trainer, log_handler=rates, event_name=Events.ITERATION_COMPLETED)
     tb_logger.attach_output_handler(
         trainer, Events.ITERATION_COMPLETED(every=5), tag="training", output_transform=lambda loss: {"loss": loss}
     )
@@ -195,6 +206,9 @@ def main(args: argparse.Namespace) -> None:
     trainer.run(train_loader, max_epochs=args.epochs)
     tb_logger.close()
     clipper.plot(title="Gradient norms on the digits").figure.savefig(args.output / "grad_norm.png", dpi=120)
+    page = run_report(
+        args.output / "run.html", range_test=result, logger=rates, clipper=clipper, title="A run on the digits"
+    )
 
     accuracy = evaluator.state.metrics["accuracy"]
     report = clipper.report()
@@ -207,6 +221,7 @@ def main(args: argparse.Namespace) -> None:
         f"\nclipped              {report.frequency:.1%} of {report.updates} updates"
         f" (nominal {report.nominal_frequency:.0%})"
         f"\nfiles                {args.output}/ (tensorboard --logdir {args.output})"
+        f"\nthe whole run        {page}"
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Curve", "SweepCurve", "leading_lrs", "rates_of_groups", "smooth", "sweep_rates", "text_of"]
+__all__ = ["Curve", "SweepCurve", "leading_lrs", "mean_of", "rates_of_groups", "smooth", "sweep_rates", "text_of"]
 
 Rates = tuple[float, ...]
 
@@ -69,6 +69,17 @@ def smooth(loss: float, before: float | None, smooth_f: float) -> float:
         (3.0, 2.0, 1.0)
     """
     return loss if before is None or smooth_f == 0 else smooth_f * loss + (1 - smooth_f) * before
+
+
+def mean_of(sweeps: Sequence[SweepCurve], smooth_f: float) -> SweepCurve:
+    """The mean of several sweeps over the same rates, as far as all of them came; the last one's reason to stop."""
+    last, points = sweeps[-1], min(len(sweep.losses) for sweep in sweeps)
+    columns = zip(*(sweep.losses[:points] for sweep in sweeps), strict=True)
+    losses = tuple(math.fsum(at) / len(sweeps) for at in columns)
+    smoothed: list[float] = []
+    for loss in losses:
+        smoothed.append(smooth(loss, smoothed[-1] if smoothed else None, smooth_f))
+    return SweepCurve(last.lrs[:points], losses, tuple(smoothed), last.stop_reason, last.stop_lr)
 
 
 class Curve:

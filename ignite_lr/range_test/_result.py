@@ -18,7 +18,7 @@ from ignite_lr.core.figure import png
 from ignite_lr.core.rates import set_base_rates
 from ignite_lr.core.updates import is_suspended
 from ignite_lr.range_test._bokeh import range_test_html, range_test_page
-from ignite_lr.range_test._curve import SweepCurve, leading_lrs, rates_of_groups, smooth, text_of
+from ignite_lr.range_test._curve import SweepCurve, leading_lrs, mean_of, rates_of_groups, text_of
 from ignite_lr.range_test._file import read_result, write_result
 from ignite_lr.range_test._matplotlib import SIZE
 from ignite_lr.range_test._matplotlib import range_test as draw_range_test
@@ -70,22 +70,9 @@ class RangeTestResult(SweepCurve):
         cls, sweeps: Sequence[SweepCurve], *, smooth_f: float, iterations: int, step_mode: str, loss_name: str
     ) -> RangeTestResult:
         """Put one or several sweeps over the same rates together."""
-        last = sweeps[-1]
-        lrs, losses, smoothed = last.lrs, last.losses, last.smoothed_losses
-        if len(sweeps) > 1:
-            points = min(len(sweep.losses) for sweep in sweeps)
-            lrs = lrs[:points]
-            losses = tuple(math.fsum(at) / len(sweeps) for at in zip(*(s.losses[:points] for s in sweeps), strict=True))
-            means: list[float] = []
-            for loss in losses:
-                means.append(smooth(loss, means[-1] if means else None, smooth_f))
-            smoothed = tuple(means)
+        curve = sweeps[0] if len(sweeps) == 1 else mean_of(sweeps, smooth_f)
         return cls(
-            lrs=lrs,
-            losses=losses,
-            smoothed_losses=smoothed,
-            stop_reason=last.stop_reason,
-            stop_lr=last.stop_lr,
+            **vars(curve),
             iterations=iterations,
             step_mode=step_mode,
             loss_name=loss_name,

@@ -50,7 +50,8 @@ def test_it_writes_what_it_promises(finished: tuple[Path, str]) -> None:
     folder, _ = finished
     for name in ("range_test.png", "schedule.png", "grad_norm.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
-    assert "<html" in (folder / "range_test.html").read_text(encoding="utf-8")
+    for name in ("range_test.html", "run.html"):
+        assert "<html" in (folder / name).read_text(encoding="utf-8")
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
     assert (folder / f"checkpoint_{EPOCHS}.pt").exists()
 
@@ -59,6 +60,7 @@ def test_it_ends_with_a_summary(finished: tuple[Path, str]) -> None:
     folder, output = finished
     for words in ("suggested rate", "validation accuracy", "clipped", "nominal 10%", str(folder)):
         assert words in output
+    assert output.rstrip().endswith(str(folder / "run.html"))
 
 
 def test_it_learns_the_digits(finished: tuple[Path, str]) -> None:
