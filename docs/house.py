@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ignite_lr"
 # from the roof to the ground, each with a word on who lives there
 FLOORS = [
+    {"report": "one page of a run"},
     {"lr_finder": "a sweep of rates", "study": "trials and findings"},
     {
         "range_test": "the result of a sweep",

@@ -31,7 +31,7 @@ class Block(nn.Module):
         self.attention = nn.MultiheadAttention(width, num_heads=4, batch_first=True)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102 - as every module
+    def forward(self, x: Tensor) -> Tensor:
         normed = self.norms[0](x)
         future = nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device, dtype=x.dtype)
         x = x + self.attention(normed, normed, normed, attn_mask=future, need_weights=False)[0]
@@ -48,7 +48,7 @@ class CharGPT(nn.Module):
         self.blocks = nn.Sequential(*(Block(width) for _ in range(blocks)), nn.LayerNorm(width))
         self.head = nn.Linear(width, symbols)
 
-    def forward(self, codes: Tensor) -> Tensor:  # noqa: D102 - as every module
+    def forward(self, codes: Tensor) -> Tensor:
         return self.head(self.blocks(self.symbol(codes) + self.position[: codes.shape[1]]))
 
 

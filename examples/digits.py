@@ -3,8 +3,8 @@
     python examples/digits.py                                   # writes runs/digits/
     python examples/digits.py --resume runs/digits/checkpoint_5.pt
 
-A range test finds the rate, a warmup with inverse-square-root decay schedules it, gradients are clipped at the 90th
-percentile of their norms, and the rates that were really applied go to TensorBoard.
+A range test finds the rate and short trials confirm it, a warmup with inverse-square-root decay schedules it, gradients
+are clipped at the 90th percentile of their norms, and the rates that were really applied go to TensorBoard.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events, create_supervised_evaluator, create_supervised_trainer
-from ignite.handlers import Checkpoint, DiskSaver, ProgressBar, TensorboardLogger, global_step_from_engine
+from ignite.handlers import Checkpoint, DiskSaver, ProgressBar, TensorboardLogger
 from ignite.metrics import Accuracy, Loss
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ignite_lr import (
     GradNormClipper,
-    LRFinder,
     LRLogger,
     LRSchedulerHandler,
     NoSuggestionError,
     ScheduleLR,
+    find_lr,
     run_report,
     schedules,
 )
@@ -129,16 +129,13 @@ def main(args: argparse.Namespace) -> None:
 
     tb_logger = TensorboardLogger(args.output)
 
-    # 1. Find the rate. A resumed run has it in its checkpoint.
+    # 1. Find the rate, and try it. A resumed run has it in its checkpoint.
     suggestion = result = None
     if checkpoint is None:
-        finder = LRFinder()
         to_save = {"model": model, "optimizer": optimizer}
-        with finder.attach(
-            trainer, to_save=to_save, num_iter=args.sweep_points, start_lr=1e-6, logger=tb_logger
-        ) as sweep:
-            sweep.run(train_loader)
-        result = finder.result
+        result = find_lr(trainer, train_loader, to_save, num_iter=args.sweep_points, start_lr=1e-6, logger=tb_logger)
+        for trial in result.verified:
+            print(f"trained at {trial.lr:.3g}: {'learns' if trial.learns else 'learns less'}")
         result.plot(title="Range test on the digits").figure.savefig(args.output / "range_test.png", dpi=120)
         result.to_html(args.output / "range_test.html", title="Range test on the digits")
         try:
@@ -170,7 +167,7 @@ def main(args: argparse.Namespace) -> None:
         Events.COMPLETED,
         tag="validation",
         metric_names="all",
-        global_step_transform=global_step_from_engine(trainer),
+        global_step_transform=lambda *_: trainer.state.iteration,  # the x axis of the other curves
     )
     progress = ProgressBar(disable=not sys.stderr.isatty())
     progress.attach(trainer, output_transform=lambda loss: {"loss": loss})

@@ -10,6 +10,7 @@ The handlers are used as on one process.
 from __future__ import annotations
 
 import argparse
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch.distributed.checkpoint import state_dict as whole
 from torch.distributed.fsdp import fully_shard
 from torch.utils.data import TensorDataset, random_split
 
-from ignite_lr import GradNormClipper, LRFinder, LRLogger, LRSchedulerHandler, NoSuggestionError, ScheduleLR, schedules
+from ignite_lr import GradNormClipper, LRLogger, LRSchedulerHandler, NoSuggestionError, ScheduleLR, find_lr, schedules
 
 
 def options() -> argparse.Namespace:
@@ -45,20 +46,23 @@ class Sharded:
     def __init__(self, *parts: Any) -> None:
         self.parts = parts
 
-    def state_dict(self) -> dict[str, Any]:
-        """Every rank has to call this: all of them give their shards."""
+    def state_dict(self) -> dict[str, Any]:  # every rank has to call this: all of them give their shards
         gather = whole.StateDictOptions(full_state_dict=True, cpu_offload=True)
         model, optimizer = whole.get_state_dict(*self.parts, options=gather)
         return {"model": model, "optimizer": optimizer}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Every rank takes its shards."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # every rank takes its shards
         scatter = whole.StateDictOptions(full_state_dict=True)
         states = {"model_state_dict": state["model"], "optim_state_dict": state["optimizer"]}
         whole.set_state_dict(*self.parts, **states, options=scatter)
 
 
 def main(_: int, args: argparse.Namespace) -> None:
+    training(args)
+    gc.collect()  # DDP's model goes first, then idist.Parallel calls idist.finalize(): docs/reliability.md
+
+
+def training(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     device = idist.device()
     images, labels = load_digits(return_X_y=True)
@@ -80,13 +84,10 @@ def main(_: int, args: argparse.Namespace) -> None:
         trainer.add_event_handler(Events.EPOCH_STARTED, lambda e: train_loader.sampler.set_epoch(e.state.epoch))
 
     if args.resume is None:
-        # the losses are means over the ranks, so that all of them stop together and find the same rate
-        finder = LRFinder()
         swept = {"model": model, "optimizer": optimizer}
-        with finder.attach(trainer, swept, num_iter=args.sweep_points, start_lr=1e-6) as sweep:
-            sweep.run(train_loader)
+        result = find_lr(trainer, train_loader, swept, num_iter=args.sweep_points, start_lr=1e-6, verify=20)
         try:
-            finder.result.apply(optimizer)
+            result.apply(optimizer)
         except NoSuggestionError as reason:
             print(f"rank {idist.get_rank()} goes on with lr 1e-3: {reason}")
 
@@ -108,9 +109,9 @@ def main(_: int, args: argparse.Namespace) -> None:
         Checkpoint.load_objects(to_save, torch.load(args.resume, map_location="cpu", weights_only=True))
 
     trainer.run(train_loader, max_epochs=args.epochs)
-    accuracy = evaluator.run(valid_loader).metrics["accuracy"]
-    rate, report = scheduler.get_last_lr()[0], clipper.report()
-    print(f"rank {idist.get_rank()}: accuracy {accuracy:.4f}, lr {rate:.6g}, clipped {report.clipped}/{report.updates}")
+    accuracy, report = evaluator.run(valid_loader).metrics["accuracy"], clipper.report()
+    said = f"accuracy {accuracy:.4f}, lr {scheduler.get_last_lr()[0]:.6g}, clipped {report.clipped}/{report.updates}"
+    print(f"rank {idist.get_rank()}: {said}")
 
 
 if __name__ == "__main__":

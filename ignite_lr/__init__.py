@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ignite_lr.study import Finding, LRStudy, StudyResult, Trial, TrialResult, run_study, trials
     from ignite_lr.suggestion import NoSuggestionError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ClipReport",

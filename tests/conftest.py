@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # One thread a test process: sums keep their order, and parallel tests do not fight for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Started in the background (nohup ... &), a shell has Ctrl-C ignored, and Python leaves it so: the tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch

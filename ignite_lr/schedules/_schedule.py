@@ -237,6 +237,12 @@ class Warmed(Schedule):
         def warmup_start(self) -> float:
             """Factor at update 0."""
 
+    @overload
+    def __call__(self, step: int) -> float: ...
+
+    @overload
+    def __call__(self, step: npt.NDArray[Any]) -> npt.NDArray[np.float64]: ...
+
     def __call__(self, step: Any) -> Any:
         """As for every schedule."""
         if step.__class__ is not int:

@@ -233,7 +233,15 @@ def test_the_curve_shows_what_the_page_says(name: str) -> None:
     curve.check(curve.run())
 
 
+def test_the_charts_read_their_tables() -> None:
+    charts = script("make_charts")
+    page = charts.PAGE.read_text(encoding="utf-8")
+    assert {"descent", "FastaiLRFinder", "Lightning", "torch-lr-finder"} <= set(charts.regrets(page))
+    assert {"history only, every update", "OptimizerParamsHandler, every iteration"} <= set(charts.costs(page))
+
+
 def test_every_picture_is_made_by_a_script() -> None:
     made = {f"{name}.png" for name in [*PICTURES.CURVES, *PICTURES.OTHERS]}
+    made |= {f"{name}.png" for name in script("make_charts").CHARTS}
     made |= {"house.svg", "tensorboard.png"}  # by docs/house.py and tests/logger/test_tensorboard_page.py
     assert {path.name for path in (DOCS / "images").iterdir()} == made

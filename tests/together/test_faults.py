@@ -319,10 +319,10 @@ def interrupted(handler: str, tmp_path: Path) -> None:
 
 @fault(
     "SIGKILL, then resumed from the last checkpoint",
-    finder="the checkpoint from before the sweep is untouched; no file is left",
+    finder="the checkpoint from before the sweep is untouched; a snapshot in memory leaves no file",
     scheduler="every rate is that of the whole run",
     clipper="every threshold is that of the whole run",
-    logger="every record is that of the whole run",
+    logger="every record of its history is that of the whole run",
 )
 def killed(handler: str, tmp_path: Path) -> None:
     every = ("scheduler", "clipper", "logger")
