@@ -46,8 +46,7 @@ def training(batch_size: int) -> dict[str, Any]:
 def is_stable(setup: dict[str, Any], lr: float, num_updates: int) -> StudyResult:
     """Train at multiples of a rate: one that is about to fall apart shows it there."""
     result = run_study(**setup, trials=trials.multiples(lr), num_updates=num_updates)
-    print(result)
-    print(f"{lr:.3g} is stable up to {result.stable_lr}, unstable at {result.unstable_lr}")
+    print(f"{result}\n{lr:.3g} is stable up to {result.stable_lr}, unstable at {result.unstable_lr}")
     return result
 
 
@@ -103,7 +102,7 @@ def main() -> None:
     parser.add_argument("recipe", choices=("stable", "warmup", "search"))
     parser.add_argument("--lr", type=float, default=0.1, help="the rate in question")
     parser.add_argument("--updates", type=int, default=200, help="length of a trial")
-    parser.add_argument("--trials", type=int, default=8, help="of the search")
+    parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--more", type=int, default=4, help="trials that Optuna adds")
     parser.add_argument("--output", type=Path, default=Path("runs/study"))
     arguments = parser.parse_args()

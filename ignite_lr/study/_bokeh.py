@@ -15,15 +15,13 @@ __all__ = ["study_html", "study_page"]
 
 # both sources have one row a trial, so the row that is hovered in one picture is the row to light in the other
 _LIGHT = """
-const lit = new Set(cb_data.index.indices.concat(cb_data.index.line_indices ?? []));
-if (cb_data.renderer == lines && lines.glyph.type == 'MultiLine') {
-  for (const i of Object.keys(cb_data.index.multiline_indices)) lit.add(Number(i));
-}
-const n = source.data.rest_width.length;
-source.data.width = Array.from({length: n}, (_, i) => lit.has(i) ? 4 : source.data.rest_width[i]);
+const index = cb_data.index;
+const lit = new Set([...index.indices, ...Object.keys(index.multiline_indices).map(Number)]);
 const dim = lit.size ? 0.3 : 1;
-source.data.alpha = Array.from({length: n}, (_, i) => lit.has(i) ? 1 : dim * source.data.rest_alpha[i]);
-source.data.size = Array.from({length: n}, (_, i) => lit.has(i) ? 16 : source.data.rest_size[i]);
+const {rest_width, rest_alpha, rest_size} = source.data;
+source.data.width = rest_width.map((width, i) => lit.has(i) ? 4 : width);
+source.data.alpha = rest_alpha.map((alpha, i) => lit.has(i) ? 1 : dim * alpha);
+source.data.size = rest_size.map((size, i) => lit.has(i) ? 16 : size);
 source.change.emit();
 """
 
@@ -72,7 +70,7 @@ def study_page(picture: StudyPicture, heading: str) -> Any:
     for page, text in ((axis, heading), (curves, "Hover a trial to light its curve")):
         page.add_layout(models.Title(text=models.PlainText(text), text_font_size="14px", text_color=BLACK), "above")
     says = [("trial", "@name"), ("lr", "@lr{%.3g}"), ("outcome", "@outcome"), ("objective", "@objective")]
-    light = models.CustomJS(args={"source": source, "lines": lines}, code=_LIGHT)
+    light = models.CustomJS(args={"source": source}, code=_LIGHT)
     for page, renderer in ((axis, points), (curves, lines)):
         page.add_tools(
             models.HoverTool(renderers=[renderer], tooltips=says, formatters={"@lr": "printf"}, callback=light)

@@ -66,11 +66,11 @@ class StudyPicture:
         return [float(r.warmup_steps) if self.warmup_axis else r.trial.lr for r in self.trials]
 
     def spans(self) -> list[tuple[float, float] | None]:
-        """The smallest and the largest objective of the repeats of each trial; None where there are none to compare."""
+        """The smallest and the largest objective of the repeats of each feasible trial, or None."""
         spans: list[tuple[float, float] | None] = []
         for result in self.trials:
             values = [objective(run, self.value_name == "Validation") for run in result.repeats]
-            values = [value for value in values if math.isfinite(value)]
+            values = [value for value in values if math.isfinite(value) and result.feasible]
             spans.append((min(values), max(values)) if len(values) > 1 else None)
         return spans
 
