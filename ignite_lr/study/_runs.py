@@ -53,8 +53,13 @@ class Run:
     losses: tuple[float, ...]
     validations: tuple[tuple[int, float], ...] = ()
 
+    def __post_init__(self) -> None:
+        # the way of a frozen dataclass
+        object.__setattr__(self, "losses", tuple(map(_one_nan, self.losses)))
+        object.__setattr__(self, "validations", tuple((update, _one_nan(value)) for update, value in self.validations))
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class TrialResult:
     """What became of a trial.
 
@@ -88,6 +93,19 @@ class TrialResult:
     rise: float
     repeats: tuple[Run, ...]
 
+    def __post_init__(self) -> None:
+        # the way of a frozen dataclass
+        object.__setattr__(self, "smoothed_losses", tuple(map(_one_nan, self.smoothed_losses)))
+        object.__setattr__(self, "objective", _one_nan(self.objective))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TrialResult):
+            return NotImplemented
+        return tuple(vars(self).values()) == tuple(vars(other).values())
+
+    def __hash__(self) -> int:
+        return hash((self.trial, self.planned, self.outcome, self.losses))
+
     @property
     def updates(self) -> int:
         """How many updates it made; with repeats, that all of them made."""
@@ -109,6 +127,14 @@ class TrialResult:
             f"<{type(self).__name__}: {self.trial.label}, {self.outcome}, {kind}, objective {self.objective:.4g}, "
             f"{self.updates} updates>"
         )
+
+
+def _one_nan(number: float) -> float:
+    """The number; of all the NaNs always the same one, so that what is the same study compares as equal.
+
+    A tuple asks first whether its items are the same objects, and a NaN that was read from a file would be another.
+    """
+    return math.nan if math.isnan(number) else number
 
 
 def smoothed(losses: Sequence[float], smooth_f: float) -> tuple[float, ...]:
