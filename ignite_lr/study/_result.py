@@ -101,20 +101,26 @@ class StudyResult:
     def apply(self, optimizer: Optimizer, *, scheduler: Any = None) -> Rate:
         """Make the suggested rate the base rate of every parameter group, and write the rate that is due with it.
 
-        A :class:`ignite_lr.ScheduleLR` on this optimizer follows, made before or after.
+        Without a scheduler, that is the suggested rate. A :class:`ignite_lr.ScheduleLR` on this optimizer follows,
+        whether it was made before or is made after; a warmup of the best trial is for one of yours.
 
         Args:
             optimizer: with as many groups as that of the study; any number of groups if that had one.
-            scheduler: a scheduler that is not of this package, or a list of them: their ``base_lrs`` are written too.
+            scheduler: a scheduler that is not of this package, or a list of them: they keep base rates of their own
+                (``base_lrs``), which are written too.
 
         Returns:
-            the base rate. A warmup of the best trial is for a scheduler of yours.
+            the base rate: one, or a list of one for each parameter group.
 
         Raises:
             NoSuggestionError: if there is no suggestion; the optimizer is left alone.
             RuntimeError: inside the block of a study on this optimizer, which would undo it.
-            TypeError: if ``optimizer`` is none.
-            ValueError: if the number of parameter groups does not match.
+            TypeError: if ``optimizer`` or ``scheduler`` is none.
+            ValueError: if the number of parameter groups does not match, or ``scheduler`` is that of another optimizer.
+
+        Warns:
+            UserWarning: if a scheduler that is neither of this package nor given was made before, which keeps its own
+                base rates; if a ``ScheduleLR`` with ``absolute=True`` does.
         """
         check_optimizer(optimizer)
         if is_suspended(optimizer):

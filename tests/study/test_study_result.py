@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ignite_lr import Finding, NoSuggestionError, StudyResult, Trial, TrialResult, schedules, trials
+from ignite_lr import Finding, NoSuggestionError, ScheduleLR, StudyResult, Trial, TrialResult, schedules, trials
 from ignite_lr.study import Run, Settings
 from ignite_lr.study._runs import trial_results
 
@@ -65,6 +65,20 @@ def test_suggestion_for_several_groups() -> None:
         result.apply(other)
     with pytest.raises(TypeError, match=r"optimizer must be a torch\.optim\.Optimizer"):
         result.apply(3)  # type: ignore[arg-type]
+
+
+def test_apply_sets_base_rates_and_schedulers_follow() -> None:
+    result = example()
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = ScheduleLR(optimizer, schedules.Constant(0.5))
+    assert result.apply(optimizer) == 0.2
+    assert optimizer.param_groups[0]["initial_lr"] == 0.2
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert scheduler.base_lrs == [0.2]
+    other = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.StepLR(other, 5)
+    result.apply(other, scheduler=theirs)
+    assert theirs.base_lrs == [0.2]
 
 
 def test_apply_without_a_suggestion_leaves_the_optimizer_alone() -> None:
