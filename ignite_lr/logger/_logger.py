@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 
 from ignite_lr.core.arguments import Whole, check_trainer
 from ignite_lr.core.attachment import Attachment
+from ignite_lr.core.figure import axes, png
 from ignite_lr.logger._history import columns, restore, state_of
 from ignite_lr.logger._output import Output
-from ignite_lr.logger._picture import lr_history
+from ignite_lr.logger._picture import height_of, panels
 from ignite_lr.logger._record import Source
 from ignite_lr.logger._recording import Recordings, while_alive
 from ignite_lr.logger._settings import Settings, named_clippers, named_optimizers
@@ -160,6 +161,11 @@ class LRLogger:
         Whole(minimum=1).check("every", every)
         if logger is not None:
             self._output.target(logger)  # raises where there is no way to write to it
+        elif not self._settings.history and not self._settings.metrics:
+            raise ValueError(
+                "logger must be given, or LRLogger be made with history=n or metrics=True, for nothing would come of "
+                "what is recorded; got None."
+            )
         recording = self._recordings.of(trainer)
         if recording.attached:
             raise RuntimeError(
@@ -185,24 +191,48 @@ class LRLogger:
         return columns(self._sources, self._settings.step)
 
     def plot(self, ax: Axes | None = None, title: str | None = None) -> Axes:
-        """Draw :meth:`history`. Needs Matplotlib.
+        """Draw :meth:`history`: rates, momentum, weight decay and the clipper's metrics, each on axes of their own.
 
         Args:
-            ax: where to draw; a new figure if None.
+            ax: where to draw the learning rates, and nothing else; a new figure with all of it if None.
             title: above the picture.
 
+        Returns:
+            The axes of the learning rates; their ``.figure`` is the figure.
+
         Raises:
+            ModuleNotFoundError: without Matplotlib.
             RuntimeError: if there is nothing to draw, because ``history`` is 0 or no update was made.
+            TypeError: for an ``ax`` that is no ``Axes``, or a ``title`` that is no string.
         """
-        drawn = self.history()
-        steps = drawn.pop("step")
-        del drawn["update"]
+        steps, kinds = self._drawn()
         if not len(steps):
             raise RuntimeError(
                 f"LRLogger has no updates to draw: it was made with history={self._settings.history}, and draws the "
                 "last that many updates that a trainer made while it was attached."
             )
-        return lr_history(steps, drawn, ax=ax, title=title)  # type: ignore[arg-type]  # arrays are sequences here
+        if ax is not None:
+            kinds = dict(itertools.islice(kinds.items(), 1))
+        ax = axes(ax, title, height=height_of(kinds))
+        return panels(ax, steps, kinds, title, self._settings.step)
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows: the history, where there is one."""
+        steps, kinds = self._drawn()
+        if not len(steps):
+            return None
+        return png(lambda ax: panels(ax, steps, kinds, None, self._settings.step), height=height_of(kinds))
+
+    def _drawn(self) -> tuple[Any, dict[str, dict[str, Any]]]:
+        """The x of the history, and its columns by what their axes are called."""
+        columns = self.history()
+        steps = columns.pop("step")
+        del columns["update"]
+        kinds: dict[str, dict[str, Any]] = {}
+        for tag, values in columns.items():
+            kind = tag.removeprefix(self._settings.prefix).partition("/")[0].replace("_", " ")
+            kinds.setdefault({"lr": "learning rate"}.get(kind, kind), {})[tag] = values
+        return steps, kinds
 
     def state_dict(self) -> dict[str, Any]:
         """The updates so far, the names in use and the history: plain numbers, in one copy from where they are.

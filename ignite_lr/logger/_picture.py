@@ -6,12 +6,49 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ignite_lr.core.figure import COLORS, axes, dress, plain
+from ignite_lr.core.figure import COLORS, axes, dress, finite, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["lr_history"]
+__all__ = ["height_of", "lr_history", "panels"]
+
+
+def height_of(kinds: Mapping[str, object]) -> float:
+    """Of a picture with axes for so many kinds, in inches."""
+    return 3.6 + 1.8 * (len(kinds) - 1)
+
+
+def panels(
+    ax: Axes,
+    steps: Sequence[float],
+    kinds: Mapping[str, Mapping[str, Sequence[float]]],
+    title: str | None = None,
+    xlabel: str = "iteration",
+) -> Axes:
+    """Draw each kind of values on an axis of its own: a weight decay is no learning rate.
+
+    Args:
+        ax: for the first kind; the others get axes under it, in the same figure, where this one is alone.
+        steps: the x of each record.
+        kinds: what the axis is called -> tag -> the value at each record.
+        title: over the picture.
+        xlabel: under the lowest x axis.
+
+    Returns:
+        the axes of the first kind.
+    """
+    lines = dict(kinds)
+    if len(lines) > 1:
+        grid = ax.figure.add_gridspec(len(lines), 1)
+        ax.set_subplotspec(grid[0])
+        for row, (name, values) in enumerate(list(lines.items())[1:], start=1):
+            below = ax.figure.add_subplot(grid[row], sharex=ax)
+            last = row == len(lines) - 1
+            lr_history(steps, values, below, None, xlabel if last else "", name)
+        xlabel = ""
+    name = next(iter(lines))
+    return lr_history(steps, lines[name], ax, title, xlabel, name)
 
 
 def lr_history(
@@ -39,7 +76,7 @@ def lr_history(
     for index, (tag, line) in enumerate(values.items()):
         ax.plot(
             updates,
-            line,
+            finite(line),
             color=COLORS[index % len(COLORS)],
             linestyle=("-", "--", ":")[index // len(COLORS) % 3],
             linewidth=1.6,
@@ -47,11 +84,11 @@ def lr_history(
             label=plain(tag).lstrip("_") or "value",
         )
     dress(ax, title, xlabel, ylabel)
-    finite = [v for line in values.values() for v in line if math.isfinite(v) and v > 0]
-    if finite and max(finite) / min(finite) > 100:
+    positive = [v for line in values.values() for v in line if math.isfinite(v) and v > 0]
+    if positive and max(positive) / min(positive) > 100:
         ax.set_yscale("log")
-    elif finite and min(finite) > 0:
-        ax.set_ylim(0, max(finite) * 1.08)
+    elif positive and min(positive) > 0:
+        ax.set_ylim(0, max(positive) * 1.08)
     if len(values) > 1:
         ax.legend(frameon=False, fontsize="small")
     elif values:
