@@ -98,17 +98,38 @@ def test_mlflow(tmp_path: Path) -> None:
 
 
 def wandb_records(file: Path) -> list[Any]:
-    """What an offline run holds. The file is a LevelDB log: a header of 7 bytes, then records that have one each."""
+    """What an offline run holds. The file is a LevelDB log: blocks of 32 KB, and records that may be cut at their ends.
+
+    Read until the process that writes it has come to its end.
+    """
     from wandb.proto.wandb_internal_pb2 import Record
 
-    data, position, found = file.read_bytes(), 7, []
-    assert len(data) < 2**15, "one block"
-    while position < len(data):
-        _, size, kind = struct.unpack_from("<IHB", data, position)
-        assert kind == 1, "a whole record"
-        position += 7 + size
-        found.append(Record.FromString(data[position - size : position]))
-    return found
+    deadline = time.monotonic() + 60
+    while True:
+        data, position, found, part = file.read_bytes(), 7, [], b""  # after the header of the file
+        while position < len(data):
+            if 2**15 - position % 2**15 < 7:
+                position += 2**15 - position % 2**15
+                continue
+            _, size, kind = struct.unpack_from("<IHB", data, position)
+            position += 7 + size
+            part += data[position - size : position]
+            if kind in (1, 4):  # whole, or the last part of it
+                found.append(Record.FromString(part))
+                part = b""
+        if found and found[-1].HasField("exit"):
+            return found
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def wandb_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of the histories of all offline runs in a folder."""
+    return [
+        {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
+        for file in sorted(folder.glob("wandb/offline-run-*/*.wandb"))
+        for record in wandb_records(file)
+    ]
 
 
 # W&B starts a process of its own and is not quick to end it
@@ -128,13 +149,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         logger.attach(trainer, LRLogger(optimizer), Events.ITERATION_COMPLETED)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, Decay(optimizer))
         trainer.run(DATA)
-    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    # another process writes it, and may still be at it
-    deadline = time.monotonic() + 60
-    while not (records := wandb_records(file)) or not records[-1].HasField("exit"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    rows = [{"/".join(item.nested_key): item.value_json for item in record.history.item} for record in records]
+    rows = wandb_rows(tmp_path)
     assert [(int(row["_step"]), float(row["lr/SGD"])) for row in rows if "lr/SGD" in row] == seen
     assert wandb.run is None
 
