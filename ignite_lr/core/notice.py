@@ -16,13 +16,14 @@ __all__ = ["notice"]
 _INSIDE = tuple(str(Path(file).parent) + "/" for file in (str(Path(__file__).parent), ignite.__file__, torch.__file__))
 
 
-def notice(message: str) -> None:
-    """Warn with a ``UserWarning`` at the first line of the stack outside this package, Ignite and PyTorch.
+def notice(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the first line of the stack outside this package, Ignite and PyTorch.
 
     Where there is none, as in a thread of PyTorch's, it points at the caller.
 
     Args:
         message: what to say.
+        category: of the warning.
     """
     level = 1
     frame: FrameType | None = sys._getframe(1)
@@ -31,4 +32,4 @@ def notice(message: str) -> None:
         if not frame.f_code.co_filename.startswith(_INSIDE):
             break
         frame = frame.f_back
-    warnings.warn(message, UserWarning, stacklevel=level if frame is not None else 2)
+    warnings.warn(message, category, stacklevel=level if frame is not None else 2)

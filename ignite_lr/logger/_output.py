@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine
 
+from ignite_lr.core.notice import notice
 from ignite_lr.logger._names import Names
 from ignite_lr.logger._record import Record, named
 from ignite_lr.logger._writers import writer_of
@@ -136,11 +136,10 @@ class Output:
 
     def _leave_alone(self, target: _Target, logger: Any, error: Exception) -> None:
         target.failed = True
-        warnings.warn(
+        notice(
             f"{type(logger).__name__} failed, and LRLogger writes no more to it: {type(error).__name__}: {error}. "
             "The training goes on.",
             RuntimeWarning,
-            stacklevel=4,
         )
 
 

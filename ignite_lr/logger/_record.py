@@ -6,7 +6,6 @@ that was dropped is freed without the collector's help.
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import torch
 from torch.optim import Optimizer
 
 from ignite_lr.core import host
+from ignite_lr.core.notice import notice
 
 __all__ = ["Record", "Source", "named"]
 
@@ -167,10 +167,9 @@ class Source:
         while unique in self._taken:
             unique = f"{unique}_{index}"
         if unique != path:
-            warnings.warn(
+            notice(
                 f"LRLogger has the name {path!r} already and calls parameter group {index} of {self.name} {unique!r}.",
                 RuntimeWarning,
-                stacklevel=2,
             )
         self._taken.add(unique)
         self.kept.append(unique)
