@@ -384,6 +384,19 @@ def test_weight_decay_is_not_drawn_on_an_axis_called_learning_rate(options: dict
     assert len(given.figure.axes) == 1
 
 
+def test_where_pyplot_is_in_use_the_figure_is_pyplots() -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    optimizer = sgd(momentum=0.9)
+    trainer, logger = falling(optimizer), LRLogger(optimizer, history=5, momentum=True)
+    logger.attach(trainer)
+    trainer.run([0] * 4)
+    drawn = logger.plot()
+    try:
+        assert any(pyplot.figure(number) is drawn.figure for number in pyplot.get_fignums())
+    finally:
+        pyplot.close(drawn.figure)
+
+
 def test_wrong_arguments_of_plot_are_named() -> None:
     pytest.importorskip("matplotlib")
     optimizer = sgd()
