@@ -726,7 +726,7 @@ def test_optimizers_updated_in_one_iteration_share_a_row() -> None:
 def test_without_history_there_is_nothing_to_draw() -> None:
     trainer, optimizer = supervised()
     lr_logger = LRLogger(optimizer)
-    lr_logger.attach(trainer)
+    lr_logger.attach(trainer, ListLogger())
     trainer.run(DATA)
     assert len(lr_logger.history()["step"]) == 0
     with pytest.raises(RuntimeError, match="history=0"):

@@ -720,7 +720,7 @@ def copied_trainer(handler: str, tmp_path: Path) -> None:
         item = {
             "scheduler": lambda: LRSchedulerHandler(ScheduleLR(step.optimizer, schedules.Constant())),
             "clipper": lambda: GradNormClipper(step.optimizer),
-            "logger": lambda: LRLogger(step.optimizer),
+            "logger": lambda: LRLogger(step.optimizer, history=5),
         }[handler]()
         handle = item.attach(trainer)
         with pytest.raises(TypeError, match=r"remove"):

@@ -142,7 +142,7 @@ def attach_finder(**arguments: Any) -> None:
 
 
 def attach_logger(**arguments: Any) -> None:
-    LRLogger(optimizer()).attach(**arguments).remove()
+    LRLogger(optimizer(), history=5).attach(**arguments).remove()
 
 
 def attach_clipper(**arguments: Any) -> None:
