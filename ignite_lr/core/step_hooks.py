@@ -42,7 +42,8 @@ class Seeker(Protocol):
 
 # Held by the hooks, and so by the optimizer alone: it takes them with it.
 _by_optimizer: weakref.WeakValueDictionary[int, StepHooks] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+# one that lets a thread in again: the collector may drop a logger in here, which takes its hooks off
+_lock = threading.RLock()
 
 
 class StepHooks:
