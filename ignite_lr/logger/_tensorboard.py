@@ -95,10 +95,12 @@ def flush(logger: Any) -> None:
     """Bring what was written to the operating system, so that a killed process does not take it along."""
     writer = _writer_of(logger)
     queue, thread = _queue_of(writer)
-    if queue is not None and not queue.empty():
-        while thread.is_alive() and not queue.empty():
+    if queue is not None and thread.is_alive():
+        # What the thread takes out next, it takes when all before it is in the file: so an event without content.
+        _wait_for_room(writer)
+        writer.file_writer.add_event(_protocol()[0]())
+        while thread.is_alive() and _holds_any(queue):
             time.sleep(0.0001)
-        time.sleep(0.01)  # the last one has left the queue, and is on its way to the file
     if callable(getattr(writer, "flush", None)):
         writer.flush()
 
@@ -112,6 +114,13 @@ def _queue_of(writer: Any) -> tuple[Any, Any]:
     events = getattr(getattr(writer, "file_writer", None), "event_writer", None)
     queue, thread = getattr(events, "_event_queue", None), getattr(events, "_worker", None)
     return (queue, thread) if queue is not None and isinstance(thread, threading.Thread) else (None, None)
+
+
+def _holds_any(queue: Any) -> bool:
+    try:
+        return bool(queue.qsize())
+    except NotImplementedError:  # on macOS; there, what has not reached the pipe yet is not seen
+        return not queue.empty()
 
 
 def _wait_for_room(writer: Any) -> None:
