@@ -20,7 +20,15 @@ from ignite.handlers import EarlyStopping, ProgressBar
 from test_logger import Clipper, ListLogger
 from torch import nn
 
-from ignite_lr import JSONLinesLogger, LRLogger
+from ignite_lr import (
+    GradNormClipper,
+    JSONLinesLogger,
+    LRLogger,
+    LRSchedulerHandler,
+    ScheduleLR,
+    ScheduleParam,
+    schedules,
+)
 
 
 def sgd(groups: int = 1, lr: Any = 1.0, **options: Any) -> torch.optim.Optimizer:
@@ -431,3 +439,51 @@ def test_reprs_say_what_was_asked_for(tmp_path: Path) -> None:
     attached = logger.attach(falling(optimizer))
     assert repr(attached) == "<Attachment: LRLogger(G, D, momentum=True, history=5) on a trainer, attached>"
     assert repr(JSONLinesLogger(tmp_path / "a")) == f"JSONLinesLogger({str(tmp_path / 'a')!r})"
+
+
+def test_a_scheduled_weight_decay_and_momentum_are_logged_as_the_updates_used_them() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.Adam([weight], lr=0.1, betas=(0.8, 0.99), weight_decay=0.5)
+    used: list[tuple[float, float, float]] = []
+
+    def step(engine: Engine, batch: Any) -> None:
+        weight.grad = torch.ones(1)
+        optimizer.step()
+
+    def look(*_: Any) -> None:
+        group = optimizer.param_groups[0]
+        used.append((group["lr"], group["weight_decay"], group["betas"][0]))
+
+    optimizer.register_step_post_hook(look)
+    trainer, logger = Engine(step), LRLogger(optimizer, momentum=True, weight_decay=True, history=9)
+    logger.attach(trainer)  # before the schedules: order does not matter
+    factor = schedules.Exponential(gamma=0.5)
+    for scheduler in (
+        ScheduleLR(optimizer, factor),
+        ScheduleParam(optimizer, "weight_decay", factor),
+        ScheduleParam(optimizer, "momentum", factor),
+    ):
+        LRSchedulerHandler(scheduler).attach(trainer)
+    trainer.run([0] * 4)
+    history = logger.history()
+    assert history["lr/Adam"].tolist() == pytest.approx([0.1 * 0.5**i for i in range(4)])
+    assert history["weight_decay/Adam"].tolist() == pytest.approx([0.5 * 0.5**i for i in range(4)])
+    assert history["momentum/Adam"].tolist() == pytest.approx([0.8 * 0.5**i for i in range(4)])
+    columns = (history[f"{kind}/Adam"].tolist() for kind in ("lr", "weight_decay", "momentum"))
+    assert list(zip(*columns, strict=True)) == used
+
+
+def test_an_update_without_gradients_repeats_no_old_norm() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=0.0)
+
+    def step(engine: Engine, batch: float | None) -> None:
+        weight.grad = None if batch is None else torch.full((1,), batch)
+        optimizer.step()
+
+    trainer, clipper = Engine(step), GradNormClipper(optimizer, percentile=100.0)
+    clipper.attach(trainer)
+    logger = LRLogger(optimizer, clipper=clipper, history=10)
+    logger.attach(trainer)
+    trainer.run([1.0, 2.0, None, 4.0, 5.0, None])
+    assert np.nan_to_num(logger.history()["clip/grad_norm"]).tolist() == [1.0, 2.0, 0.0, 4.0, 5.0, 0.0]
