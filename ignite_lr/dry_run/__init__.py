@@ -25,7 +25,7 @@ and the trainer are what they were. No handler of the user's fires, no second dr
 nothing here knows what a range test, a rule or a study is.
 """
 
-from ignite_lr.dry_run._batches import endless, private_loader
+from ignite_lr.dry_run._batches import endless, is_one_shot, private_loader
 from ignite_lr.dry_run._block import Block
 from ignite_lr.dry_run._engine import DryRun
 from ignite_lr.dry_run._failures import raise_failures
@@ -51,6 +51,7 @@ __all__ = [
     "batches_ahead",
     "endless",
     "enter_stream",
+    "is_one_shot",
     "loss_of",
     "mean_over_ranks",
     "place",

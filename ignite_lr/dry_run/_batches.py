@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-__all__ = ["endless", "private_loader", "samplers_of"]
+from ignite_lr.core.notice import notice
+
+__all__ = ["endless", "is_one_shot", "private_loader", "samplers_of"]
+
+
+def is_one_shot(data: Any) -> bool:
+    """Whether the data can be read only once. An iterator with a length is a loader that begins again."""
+    return isinstance(data, Iterator) and not hasattr(data, "__len__")
 
 
 def private_loader(data: Any, inside: Iterable[DataLoader[Any]] = ()) -> Any:
@@ -19,12 +25,10 @@ def private_loader(data: Any, inside: Iterable[DataLoader[Any]] = ()) -> Any:
         data: what the user gave.
         inside: the loaders that are somewhere in it, and get their attributes back in the end.
     """
-    if isinstance(data, Iterator) and not hasattr(data, "__len__"):  # with a length it is a loader that begins again
-        warnings.warn(
+    if is_one_shot(data):
+        notice(
             "the data of this range test is a one-shot iterator: the batches that the sweep takes from it are gone "
-            "for the training; pass a data loader, or make a new iterator afterwards",
-            UserWarning,
-            stacklevel=3,
+            "for the training; pass a data loader, or make a new iterator afterwards"
         )
     elif isinstance(data, DataLoader) and _keeps_workers(data):
         _warn_of_workers()
@@ -50,11 +54,9 @@ def _let_workers_go(loader: DataLoader[Any]) -> None:
 
 
 def _warn_of_workers() -> None:
-    warnings.warn(
+    notice(
         "the data loader has persistent workers, and the random state inside them can neither be captured nor "
-        "restored: the sweep reads the same data through a private copy without persistent workers",
-        UserWarning,
-        stacklevel=4,
+        "restored: the sweep reads the same data through a private copy without persistent workers"
     )
 
 

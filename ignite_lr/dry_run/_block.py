@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 
 from ignite.engine import Engine
 
+from ignite_lr.core.notice import notice
 from ignite_lr.dry_run._engine import DryRun
 from ignite_lr.dry_run._failures import raise_failures
 from ignite_lr.dry_run._pass import Passes
@@ -132,4 +132,4 @@ class Block:
                 failures.append((self._what, failure))
         raise_failures(failures, error, self._what)
         for doubt in filter(None, doubts):
-            warnings.warn(f"after the {self._what}, {doubt}", UserWarning, stacklevel=3)
+            notice(f"after the {self._what}, {doubt}")

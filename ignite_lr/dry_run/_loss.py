@@ -18,19 +18,21 @@ def loss_of(value: Any) -> float:
     if type(value) is float:  # the usual case, and what follows takes longer than all else in an iteration
         return value
     is_bool = isinstance(value, bool)
-    if isinstance(value, torch.Tensor):
+    is_complex = value.is_complex() if isinstance(value, torch.Tensor) else np.iscomplexobj(value)
+    if isinstance(value, torch.Tensor) and not is_complex:
         if value.numel() != 1 or value.ndim > 1:
             raise ValueError(
                 "if output of the engine is torch.Tensor, then it must be 0d torch.Tensor or 1d torch.Tensor with "
                 f"1 element, but got torch.Tensor of shape {value.shape}."
             )
         return read([value])[0]
-    if isinstance(value, np.ndarray) and value.size == 1 and value.ndim <= 1:
+    if isinstance(value, np.ndarray) and value.size == 1 and value.ndim <= 1 and not is_complex:
         return float(value.reshape(())[()])
     if isinstance(value, numbers.Real) and not is_bool:
         return float(value)
+    kind = f"complex type {type(value).__name__}" if is_complex else f"type {type(value).__name__}"
     raise TypeError(
         "output of the engine should be of type float or 0d torch.Tensor or 1d torch.Tensor with 1 element, but got "
-        f"output of type {type(value).__name__}. Give attach() an output_transform that picks the loss, such as "
+        f"output of {kind}. Give attach() an output_transform that picks the loss, such as "
         'output_transform=lambda output: output["loss"].'
     )

@@ -12,6 +12,7 @@ from ignite.engine import Engine
 from torch.optim import Optimizer
 
 from ignite_lr.core.arguments import check_callable, shown
+from ignite_lr.core.step_hooks import make_hookable
 from ignite_lr.dry_run._tensors import place
 from ignite_lr.dry_run._validation_loss import Validation
 from ignite_lr.dry_run._values import GENERATORS
@@ -84,6 +85,7 @@ class Setting:
                 f"Object to_save['{optimizer_key}'] should be an optimizer with a learning rate, but parameter "
                 f"group {without} of this {kind} has no 'lr', only {shown(known)}"
             )
+        make_hookable(optimizer)  # raises for what counts no updates
         if progress_bar is not None and not isinstance(progress_bar, bool):
             raise TypeError(f"progress_bar must be None, True or False, got {shown(progress_bar)}")
         place(snapshot_to)  # raises for what is none

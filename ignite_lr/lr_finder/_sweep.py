@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 
-from ignite_lr.dry_run import DryRun, Pass, Passes, Record
+from ignite_lr.core.notice import notice
+from ignite_lr.dry_run import DryRun, Pass, Passes, Record, is_one_shot
 from ignite_lr.lr_finder._plan import SweepPlan
 from ignite_lr.range_test import Curve, RangeTestResult, SweepCurve, VerifiedRate, rates_of_groups
 
@@ -21,7 +21,7 @@ def sweep(engine: DryRun, plan: SweepPlan, deliver: Callable[[RangeTestResult], 
         plan: the arguments of the range test.
         deliver: given the result whenever there is more of it.
     """
-    if plan.verify and isinstance(engine.data, Iterator):
+    if plan.verify and is_one_shot(engine.data):
         raise ValueError(
             "verify needs data that can be read again, got a one-shot iterator: give a DataLoader or a list, or "
             "verify=0"
@@ -51,11 +51,7 @@ def sweep(engine: DryRun, plan: SweepPlan, deliver: Callable[[RangeTestResult], 
         )
         deliver(result)
     if reason in ("num_iter", "terminated"):
-        warnings.warn(
-            "Run completed without loss diverging, increase end_lr, decrease diverge_th or look at lr_finder.plot()",
-            UserWarning,
-            stacklevel=2,
-        )
+        notice("Run completed without loss diverging, increase end_lr, decrease diverge_th or look at lr_finder.plot()")
     if plan.verify:
         # only now, because what ends a verification early leaves what the sweep found
         deliver(dataclasses.replace(result, verified=(yield from _verified(engine, result, plan.verify))))

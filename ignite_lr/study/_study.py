@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ignite.distributed as idist
@@ -23,6 +23,7 @@ from ignite_lr.dry_run import (
     Validation,
     batches_ahead,
     enter_stream,
+    is_one_shot,
     mean_over_ranks,
 )
 from ignite_lr.range_test import Curve
@@ -226,7 +227,7 @@ def _passes(engine: DryRun, plan: StudyPlan, keeper: Keeper, deliver: Callable[[
         keeper: of the finished trials; those it has already are not run again.
         deliver: called whenever there is more of the result, with the runs of a trial that was terminated.
     """
-    if isinstance(engine.data, Iterator) and not hasattr(engine.data, "__len__"):
+    if is_one_shot(engine.data):
         kind = type(engine.data).__name__
         raise ValueError(
             f"data must be readable again, since every trial starts at its first batch, got {kind}, an iterator: pass "

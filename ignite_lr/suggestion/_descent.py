@@ -136,7 +136,7 @@ def judge(lrs: Numbers, losses: Numbers) -> Verdict:
         (True, 0.0)
     """
     x, y = ready(*checked(lrs, losses))
-    return _verdict(x, read_curve(x, y))
+    return _verdict(x, read_curve(x, y), cut=len(y) < len(losses))
 
 
 def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
@@ -164,7 +164,7 @@ def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
     sweeps = list(starmap(ready, checked_sweeps(lrs, curves)))
     if len(sweeps) == 1:
         x, y = sweeps[0]
-        return _verdict(x, read_curve(x, y))
+        return _verdict(x, read_curve(x, y), cut=len(y) < len(curves[0]))
     points = max(len(y) for _, y in sweeps)
     x = max((x for x, _ in sweeps), key=len)
     pooled = np.mean([capped(y, points) for _, y in sweeps], axis=0)
@@ -177,10 +177,12 @@ def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
     return Verdict(verdict.lr, verdict.confidence, said, interval)
 
 
-def _verdict(x: Floats, seen: Reading | None) -> Verdict:
-    """What the default rule says to a reading of a curve over the rates ``x``."""
+def _verdict(x: Floats, seen: Reading | None, *, cut: bool = False) -> Verdict:
+    """What the default rule says to a reading of a curve over the rates ``x``; ``cut``: the next loss is not finite."""
     if seen is None:
         said = f"the sweep has {len(x)} finite losses and the rule needs {MIN_POINTS}: lower start_lr or raise num_iter"
+        if cut:
+            said += f"; the next loss, after {len(x)}, is not finite: look at that batch of the data first"
         return Verdict(None, 0.0, said)
     fall, edge, strength = seen.fall, seen.edge, seen.strength
     confidence = 1 / (1 + 1 / strength) if strength > 0 else 0.0

@@ -122,7 +122,7 @@ def seen_in(training: Training, folder: Path | None = None) -> dict[str, Any]:
     warm_up = create_supervised_trainer(training.model, training.optimizer, nn.MSELoss())
     warm_up.run(training.data[:3])  # so that the optimizer has something to remember
     before = (training.weights(), training.memory())
-    finder = training.sweep()
+    finder = training.sweep(verify=10)
     after = (training.weights(), training.memory())
     restored = all(
         len(b) == len(a) and all(torch.equal(x, y) for x, y in zip(b, a, strict=True))
@@ -151,6 +151,7 @@ def seen_in(training: Training, folder: Path | None = None) -> dict[str, Any]:
         "losses": result.losses,
         "stop": (result.stop_reason, result.stop_lr, result.iterations),
         "suggestion": result.suggestion("minimum"),
+        "verified": result.verified,
         "rates": history["lr/SGD"].tolist(),
         "norms": history["clip/grad_norm"].tolist(),
         "thresholds": history["clip/clip_threshold"].tolist(),
@@ -354,7 +355,18 @@ def check_everything(seen: list[dict[str, Any]], alone: dict[str, Any], folder: 
         for rank in ranks:
             assert rank["restored"], wrap
             # what was decided, on every rank the same to the last bit
-            for key in ("lrs", "losses", "stop", "suggestion", "rates", "norms", "thresholds", "report", "counts"):
+            for key in (
+                "lrs",
+                "losses",
+                "stop",
+                "suggestion",
+                "verified",
+                "rates",
+                "norms",
+                "thresholds",
+                "report",
+                "counts",
+            ):
                 assert rank[key] == ranks[0][key], (wrap, key)
         # and the same as a single process decides
         for key in ("lrs", "rates", "counts"):
