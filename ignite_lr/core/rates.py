@@ -28,6 +28,7 @@ __all__ = [
     "in_form_of",
     "parts_of",
     "same_rates",
+    "separate_rates",
     "set_base_rates",
     "set_rates",
     "write",
@@ -70,6 +71,8 @@ def set_rates(optimizer: Optimizer, rates: Iterable[float], *, initial: bool = F
         rates: as many rates as groups.
         initial: whether to write ``initial_lr`` too, where a scheduler has put one.
     """
+    if initial:
+        separate_rates(optimizer)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         if type(group["lr"]) is float:
             group["lr"] = rate  # the usual case, several times an iteration of a sweep
@@ -77,6 +80,20 @@ def set_rates(optimizer: Optimizer, rates: Iterable[float], *, initial: bool = F
             write(group, "lr", rate)
         if initial and "initial_lr" in group:
             write(group, "initial_lr", rate)
+
+
+def separate_rates(optimizer: Optimizer) -> None:
+    """Give each group a rate of its own where groups share one tensor, as ``SGD(groups, lr=tensor)`` makes them.
+
+    Written in place, the rate of one group would be that of all.
+    """
+    seen: set[int] = set()
+    for group in optimizer.param_groups:
+        rate = group.get("lr")
+        if isinstance(rate, torch.Tensor):
+            if id(rate) in seen:
+                group["lr"] = rate = rate.detach().clone()
+            seen.add(id(rate))
 
 
 def set_base_rates(optimizer: Optimizer, rates: Sequence[float], scheduler: Any = None) -> None:

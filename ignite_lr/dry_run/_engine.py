@@ -12,7 +12,7 @@ from ignite.engine import Events, State
 from torch.optim import Optimizer
 
 from ignite_lr.core.engine import FeedingEngine, data_length, forget_run, process
-from ignite_lr.core.rates import set_rates
+from ignite_lr.core.rates import separate_rates, set_rates
 from ignite_lr.core.updates import Phase, Updates, suspended
 from ignite_lr.dry_run._batches import endless, private_loader
 from ignite_lr.dry_run._course import Course
@@ -258,6 +258,7 @@ class DryRun(FeedingEngine):
             if plan.rewind:
                 self._rewinding = True
                 self.terminate_epoch()
+        separate_rates(self._optimizer)
         self._plan_now = plan
         self._course = Course(plan)
         self._progress.begin(plan)

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ignite_lr.core.arguments import Flag, Real, Whole, check_optimizer
 from ignite_lr.core.host import numbers
 from ignite_lr.core.notice import notice
-from ignite_lr.core.rates import Rate, add_follower, copied, in_form_of, same_rates, write
+from ignite_lr.core.rates import Rate, add_follower, copied, in_form_of, same_rates, separate_rates, write
 from ignite_lr.scheduler._factors import checked, compare, described, functions_for, looks_like, say_if_it_remembers
 from ignite_lr.schedules import ScheduleFunction
 
@@ -245,6 +245,7 @@ class ScheduleLR(LambdaLR):
 
     def _meet_groups(self) -> None:
         """See what has become of the parameter groups and of their base rates."""
+        separate_rates(self.optimizer)  # also after loading, which may bring one tensor for all back
         groups, before, known = self.optimizer.param_groups, self._groups, len(self._bases)
         if len(groups) < known:
             raise ValueError(f"the optimizer must keep its parameter groups, got {len(groups)} of {known}.")

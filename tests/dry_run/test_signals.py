@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from trainings import Training, check_same, training_of
+from trainings import check_same, training_of
 from trainings import net as small_net
 
 from ignite_lr import LRFinder
@@ -64,8 +64,6 @@ class At:
             if self.left == 0:
                 signal.raise_signal(self.number)
         return self.line
-
-
 
 
 def sweep_with(number: int, line: int) -> bool:
