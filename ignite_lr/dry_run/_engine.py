@@ -69,10 +69,14 @@ class DryRun(FeedingEngine):
         super().__init__(DryRun._train_step)  # type: ignore[arg-type]  # an Engine calls it with itself, a DryRun
         self._original_state = self._trainer.state
         self._updates = Updates.of(self, self._optimizer)
-        # not right after the update: until the iteration ends, whoever looks finds the rate that was applied
-        self.add_event_handler(Events.ITERATION_STARTED, self._apply_rate)
-        self.add_event_handler(Events.EPOCH_STARTED, self._count_from_the_start)
-        self.add_event_handler(Events.EPOCH_COMPLETED, self._go_on)
+        self._undo = ExitStack()
+        for event, handler in (
+            # not right after the update: until the iteration ends, whoever looks finds the rate that was applied
+            (Events.ITERATION_STARTED, self._apply_rate),
+            (Events.EPOCH_STARTED, self._count_from_the_start),
+            (Events.EPOCH_COMPLETED, self._go_on),
+        ):  # taken off again, so that the engine is freed at once
+            self._undo.callback(self.add_event_handler(event, handler).remove)
         self.validate = None if setting.validation is None else validator(setting.validation, snapshot)
         self.data: Any = None
         self.length: int | None = None
@@ -84,7 +88,6 @@ class DryRun(FeedingEngine):
         self._used = self._closed = False
         self._world = idist.get_world_size()  # asking costs more than the rest of an iteration's bookkeeping
         self._asked_to_stop = self._deciding = self._rewinding = False
-        self._undo = ExitStack()
         self._suspended = ExitStack()
         self._passes: Passes | None = None
         self._course: Course | None = None  # the pass under way
@@ -311,7 +314,7 @@ class DryRun(FeedingEngine):
         reason = course.note(loss, updates)
         self._progress.show(course.record, updates)
         if course.waiting >= _PATIENCE:
-            raise RuntimeError(self._without_updates())
+            raise RuntimeError(self._strays.instead_of_updates(_PATIENCE))
         if reason is None and stop:
             reason = "terminated"
         if reason is not None:
@@ -337,23 +340,6 @@ class DryRun(FeedingEngine):
             return self._passes.send(course.end(reason))
         except StopIteration:
             return None
-
-    def _without_updates(self) -> str:
-        name = type(self._optimizer).__name__
-        text = (
-            f"{_PATIENCE} iterations without an update of the swept optimizer: the training step never calls the "
-            f"step() of this {name}"
-        )
-        others = self._strays.stepped
-        if not others:
-            return (
-                f"{text} (first_step() and second_step(), and a step in an event handler, are none), a GradScaler "
-                "skips every one, or the optimizer in to_save is not the one that trains"
-            )
-        names = [key for key, value in vars(self._optimizer).items() if any(value is other for other in others)]
-        kinds = ", ".join(dict.fromkeys(type(other).__name__ for other in others))
-        whose = f", its {names[0]}" if names else ""
-        return f"{text}, but that of {kinds}{whose}: give the optimizer that trains in to_save"
 
 
 def _after(count: int, batches: Iterator[Any]) -> Iterator[Any]:

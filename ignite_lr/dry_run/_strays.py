@@ -51,6 +51,24 @@ class Strays:
         """Look no longer."""
         self._handle.remove()
         self.stepped = []
+        del self._found, self._uncompiled  # which refer to the engine, and to this object
+
+    def instead_of_updates(self, iterations: int) -> str:
+        """What to say when the mentioned optimizer was not stepped in so many iterations."""
+        text = (
+            f"{iterations} iterations without an update of the swept optimizer: the training step never calls the "
+            f"step() of this {type(self._mentioned).__name__}"
+        )
+        if not self.stepped:
+            return (
+                f"{text} (first_step() and second_step(), and a step in an event handler, are none), a GradScaler "
+                "skips every one, or the optimizer in to_save is not the one that trains"
+            )
+        parts = vars(self._mentioned).items()
+        names = [key for key, value in parts if any(value is other for other in self.stepped)]
+        kinds = ", ".join(dict.fromkeys(type(other).__name__ for other in self.stepped))
+        whose = f", its {names[0]}" if names else ""
+        return f"{text}, but that of {kinds}{whose}: give the optimizer that trains in to_save"
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if torch.compiler.is_dynamo_compiling():

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import random
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, Sampler
+from trainings import pairs, sweep, training_of
 
 from ignite_lr.dry_run import Snapshot
 
@@ -378,3 +381,19 @@ def test_the_copies_are_as_large_as_the_training_and_no_larger() -> None:
     held = sum(tensor.numel() for tensor in snapshot._tensors._copies)
     numbers = sum(parameter.numel() for parameter in model.parameters())
     assert held == 4 * numbers + 2  # values, gradients, two moments, and a step count for each parameter
+
+
+def test_a_training_is_freed_at_once_after_a_sweep() -> None:
+    """By reference counting, not only by the collector, also while the finder and its result are kept."""
+    training = training_of(nn.Linear(4, 1), data=[pairs(8).tensors] * 4)
+    model, optimizer = training.to_save["model"], training.to_save["optimizer"]
+    held = [weakref.ref(training.trainer), weakref.ref(model), weakref.ref(optimizer)]
+    gc.collect()
+    gc.disable()
+    try:
+        finder, _ = sweep(training, num_iter=5)
+        del training, model, optimizer
+        assert [reference() for reference in held] == [None] * 3
+    finally:
+        gc.enable()
+    assert len(finder.result.lrs) > 0
