@@ -84,7 +84,7 @@ def run_report(
     if study is not None:
         parts += [_words(models, "Study", _said(study).splitlines()), *study.page("Trials").children]
     if logger is not None:
-        parts += _rates(models, figure, updates, logger)
+        parts += _rates(models, figure, updates, logger, clipper is None)
     if clipper is not None:
         parts += _norms(models, figure, updates, clipper)
     return write_page(column(*parts, sizing_mode="stretch_width"), path, heading)
@@ -128,8 +128,11 @@ def _below(made: Any) -> Any:
     return made
 
 
-def _rates(models: Any, figure: Any, updates: Any, logger: LRLogger) -> list[Any]:
-    """What was recorded, each kind in a figure of its own: rates and weight decay share no axis."""
+def _rates(models: Any, figure: Any, updates: Any, logger: LRLogger, clipping: bool) -> list[Any]:
+    """What was recorded, each kind in a figure of its own: rates and weight decay share no axis.
+
+    Clipping is left out where a clipper shows it.
+    """
     columns = logger.history()
     x = columns["update"]
     kinds: dict[str, list[str]] = {"Learning rate": []}
@@ -144,7 +147,7 @@ def _rates(models: Any, figure: Any, updates: Any, logger: LRLogger) -> list[Any
     span = f"from {used.min():.3g} to {used.max():.3g}" if len(used) else "none"
     made: list[Any] = [_words(models, "Rates", [f"{len(x)} updates recorded; learning rates {span}."])]
     for kind, tags in kinds.items():
-        if not tags:
+        if not tags or (kind == "Clipping" and not clipping):
             continue
         least = min((float(np.nanmin(columns[tag], initial=0.0)) for tag in tags), default=0.0)
         heights = models.DataRange1d(start=0) if least >= 0 else models.DataRange1d()
