@@ -330,7 +330,10 @@ class Updates:
         self._between = False
 
     def _iteration_completed(self) -> None:
-        self._between_iterations()
+        trainer = cast("Engine", self._trainer())  # it is the one that calls
+        self._last_iteration = trainer.state.iteration
+        if self._between is not None:
+            self._between = True
         if self.count != self._known_count:
             self._known_count = self.count
             self._idle = 0

@@ -35,18 +35,21 @@ class Drive:
     def __init__(self, scheduler: Any, by_epochs: bool) -> None:
         self._scheduler = scheduler
         # a scheduler of ours has no parts, and is looked at several times an iteration
-        self._ours: Any = scheduler if isinstance(scheduler, ScheduleLR | ScheduleParam) else None
+        self.ours: Any = scheduler if isinstance(scheduler, ScheduleLR | ScheduleParam) else None
         self._counted = callable(getattr(scheduler, "step_update", None))
         self._by_epochs = by_epochs
         self._strange = 0
         self._left = _where(scheduler)
+        # the same of a scheduler of ours
+        self.at = self.loads = 0
+        self._stay()
 
     def step(self, count: int, *metric: Any) -> None:
         """Step the scheduler; ``count`` is the number of updates, iterations or epochs so far."""
         scheduler = self._scheduler
-        if self._ours is not None:
+        if self.ours is not None:
             scheduler.step()
-            self._left = [(scheduler.last_epoch, scheduler.loads)]
+            self.at = scheduler.last_epoch
             return
         if self._counted:
             (scheduler.step if self._by_epochs else scheduler.step_update)(count, *metric)
@@ -65,17 +68,22 @@ class Drive:
 
     def undisturbed(self) -> bool:
         """Whether the scheduler is where it was left."""
-        ours = self._ours
+        ours = self.ours
         if ours is not None:
-            at, loads = self._left[0]
-            return bool(ours.last_epoch == at and ours.loads == loads)
+            return bool(ours.last_epoch == self.at and ours.loads == self.loads)
         return self._counted or _where(self._scheduler) == self._left
+
+    def _stay(self) -> None:
+        if self.ours is not None:
+            self.at, self.loads = self.ours.last_epoch, self.ours.loads
 
     def look(self) -> bool:
         """Notice where somebody else has moved the scheduler or a part of it; whether that was by loading a state."""
         if self.undisturbed():
             return False
-        before, self._left = self._left, _where(self._scheduler)
+        before = self._left if self.ours is None else [(self.at, self.loads)]
+        self._left = _where(self._scheduler)
+        self._stay()
         moves = [(now[0] - then[0], now[1] - then[1]) for then, now in zip(before, self._left, strict=False)]
         if any(steps < 0 or loads for steps, loads in moves):
             return True  # only a load goes back

@@ -209,8 +209,11 @@ class _Stint:
         scheduler = handler.scheduler
         # whoever has to look, before every update, whether the rates are still those due
         self._follower: Any = scheduler if callable(getattr(scheduler, "follow", None)) else None
+        self._drive = handler._drive
+        self._by_updates = handler.interval == "step"
         # a step that needs no more than to be called
-        self._plain = handler.every == 1 and handler.metric is None and handler.interval == "step"
+        plain = handler.every == 1 and handler.metric is None and handler.interval == "step"
+        self._plain: Any = self._drive.ours if plain else None
         self._handles: list[Any] = []
         try:
             self._listen(trainer)
@@ -276,14 +279,16 @@ class _Stint:
 
     def _before(self) -> None:
         """Before an update: the second one in an iteration needs the rate that the first one made due."""
-        handler = self._handler
-        if not handler._drive.undisturbed() and handler._drive.look():
+        handler, follower, drive = self._handler, self._follower, self._drive
+        ours = drive.ours
+        if ours is not None and ours.last_epoch == drive.at and ours.loads == drive.loads:
+            pass  # undisturbed, in what is nearly every update of nearly every training
+        elif drive.look():
             self.forget()
-        if self._updates.count != self._seen and handler.interval == "step":
+        if self._updates.count != self._seen and self._by_updates:
             self._advance()
         if handler._due and handler.metric is None and self.trainer is not None:
             handler._catch_up(self.trainer)
-        follower = self._follower
         if follower is not None and follower.changed():
             follower.follow()
 
@@ -303,13 +308,17 @@ class _Stint:
 
     def _iteration_completed(self) -> None:
         due = self._updates.count - self._seen
-        handler = self._handler
-        if due == 1 and self._plain and not handler._due and handler._drive.undisturbed():
-            # what _advance() does, in what is nearly every iteration of nearly every training
-            self._seen += 1
-            handler._ticks += 1
-            handler._drive.step(handler._ticks)
-        elif due:
+        plain = self._plain
+        if due == 1 and plain is not None:
+            handler, drive = self._handler, self._drive
+            if plain.last_epoch == drive.at and plain.loads == drive.loads and not handler._due:
+                # what _advance() does, in what is nearly every iteration of nearly every training
+                self._seen += 1
+                handler._ticks += 1
+                plain.step()
+                drive.at = plain.last_epoch
+                return
+        if due:
             self._advance()
 
     def _pass(self) -> None:

@@ -232,9 +232,13 @@ class ScheduleLR(LambdaLR):
         groups, bases = self.optimizer.param_groups, self._bases
         if groups is not self._groups or len(groups) != len(bases):
             return True
-        for group, base in zip(groups, bases):  # noqa: B905 - asked before every update, and the lengths are the same
-            if group["initial_lr"] is not base:
+        if len(bases) == 1:  # asked before every update
+            if groups[0]["initial_lr"] is not bases[0]:
                 return True
+        else:
+            for group, base in zip(groups, bases):  # noqa: B905 - the lengths are the same
+                if group["initial_lr"] is not base:
+                    return True
         return self._simple is None and self._versions != _versions(bases)
 
     def follow(self) -> None:

@@ -573,7 +573,8 @@ def bad_checkpoint(handler: str, tmp_path: Path) -> None:
 
 def required(item: Any, state: dict[str, Any]) -> list[str]:
     """Keys without which a state is none; what the scheduler compares and what not every state has may be missing."""
-    return [key for key in state if not (isinstance(item, ScheduleLR) and key in ("schedule", "absolute"))]
+    optional = ("schedule", "absolute", "in_use") if isinstance(item, ScheduleLR) else ("due",)
+    return [key for key in state if key not in optional]
 
 
 @fault(

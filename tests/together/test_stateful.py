@@ -220,7 +220,7 @@ class Machine(RuleBasedStateMachine):
         self.optimizer.add_param_group({"params": [self.extra[index]], "lr": rate})
         self.paper.bases.append(rate)
         # until the next update it has the rate it came with
-        self.scheduler.adopt_groups()
+        self.scheduler.follow()
 
     @rule()
     def start_again(self) -> None:
