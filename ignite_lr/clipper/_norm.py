@@ -22,7 +22,8 @@ _HALF = (torch.float16, torch.bfloat16)
 # powers that gradients of a sensible size do not take out of float32; with others it may happen to 1e-5
 _SAFE = (1.0, 2.0, math.inf)
 _LEAST_POWER, _LARGEST_POWER = 1e-30, 1e30
-_DTYPE, _LAYOUT = attrgetter("dtype"), attrgetter("layout")
+_DTYPE, _LAYOUT, _PLACE = attrgetter("dtype"), attrgetter("layout"), torch.Tensor.get_device
+_PLAIN, _STRIDED = {torch.Tensor}, {torch.strided}
 
 
 def global_norm(gradients: Sequence[torch.Tensor], norm_type: float = 2.0) -> torch.Tensor:
@@ -40,6 +41,12 @@ def global_norm(gradients: Sequence[torch.Tensor], norm_type: float = 2.0) -> to
         >>> global_norm([torch.tensor([3.0]), torch.tensor([[4.0]])])
         tensor(5.)
     """
+    # nearly always: many small tensors cost more in calls than in sums, so these are none
+    if norm_type == 2.0 and set(map(type, gradients)) == _PLAIN and set(map(_LAYOUT, gradients)) == _STRIDED:
+        dtypes = set(map(_DTYPE, gradients))
+        if len(dtypes) == 1 and dtypes.isdisjoint(_HALF) and len(set(map(_PLACE, gradients))) == 1:
+            whole: torch.Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients), 2.0)))
+            return whole
     local, sharded = _split(gradients)
     first = gradients[0].device
     norms = []
@@ -159,7 +166,7 @@ def _all_plain(gradients: Sequence[torch.Tensor]) -> bool:
 def _alike(tensors: Sequence[torch.Tensor]) -> Iterator[tuple[torch.device, torch.dtype, list[torch.Tensor]]]:
     """The tensors by device and dtype, in the order in which these first come."""
     dtypes = set(map(_DTYPE, tensors))
-    if len(dtypes) == 1 and len(set(map(torch.Tensor.get_device, tensors))) == 1:
+    if len(dtypes) == 1 and len(set(map(_PLACE, tensors))) == 1:
         yield tensors[0].device, dtypes.pop(), list(tensors)
         return
     groups: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}

@@ -59,7 +59,7 @@ class OnHost:
         self._windows = [
             RunningPercentile(window, norms, seen) for norms, seen in zip(state.windows, state.seen, strict=True)
         ]
-        self._histogram = state.histogram.copy()
+        self._histogram = host.listed(state.histogram)
         last = zip(host.listed(state.norms), host.listed(state.thresholds), host.listed(state.decisions), strict=True)
         self._last: deque[tuple[float, float, bool]] = deque(last, maxlen=max(STRETCH, window or 0))
         # clipped ones among the last ``window`` updates, kept up to date because it is asked for at each of them
@@ -152,7 +152,7 @@ class OnHost:
             self.zero,
             self.skipped,
             self.threshold,
-            histogram=self._histogram.copy(),
+            histogram=np.array(self._histogram, np.int64),
             norms=last[:, 0],
             thresholds=last[:, 1],
             decisions=last[:, 2] > 0,
@@ -194,7 +194,7 @@ class OnHost:
 
 
 def _number(value: float) -> torch.Tensor:
-    return torch.tensor(value, dtype=torch.float64)
+    return torch.scalar_tensor(value, dtype=torch.float64)
 
 
 def _norm_of(limits: Sequence[float], norm_type: float) -> float:
