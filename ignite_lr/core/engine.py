@@ -27,11 +27,11 @@ __all__ = [
     "forget_run",
     "handlers_of",
     "in_training_step",
+    "is_registered",
     "is_running",
-    "listens_on",
-    "listens_to",
     "process",
     "process_function",
+    "registered_as",
     "running_trainers",
 ]
 
@@ -112,18 +112,19 @@ def handlers_of(engine: Engine) -> Iterator[tuple[Any, Callable[..., Any], Handl
             yield event, function, bare, kwargs
 
 
-def listens_to(engine: Engine, handler: Callable[..., Any]) -> Any:
-    """An event that has this handler, also behind a filter of the event's; None if none has."""
+def registered_as(engine: Engine, handler: Callable[..., Any]) -> tuple[Any, Callable[..., Any]] | None:
+    """An event that has this handler, and the function that stands for it there: a filter of the event's wraps it."""
     for event, entries in engine._event_handlers.items():
-        if any(engine._compare_handlers(handler, registered) for registered, _, _ in entries):
-            return event
+        for function, _, _ in entries:
+            if engine._compare_handlers(handler, function):
+                return event, function
     return None
 
 
-def listens_on(engine: Engine, event: Any, handler: Callable[..., Any]) -> bool:
-    """Whether this event has the handler. Cheap enough for every iteration."""
-    for registered, _, _ in engine._event_handlers.get(event, ()):
-        if registered is handler or engine._compare_handlers(handler, registered):
+def is_registered(engine: Engine, event: Any, function: Callable[..., Any] | None) -> bool:
+    """Whether the event has this very function. Cheap enough for every iteration."""
+    for entry in engine._event_handlers.get(event, ()):  # noqa: SIM110  # a generator takes twice as long
+        if entry[0] is function:
             return True
     return False
 

@@ -114,6 +114,7 @@ class LRLogger:
         for each, prefix in named_clippers(clipper):
             mine = [source for source in self._sources if source.optimizer is getattr(each, "optimizer", None)]
             (mine or self._sources)[0].add_clipper(each, prefix)
+        self._clips = any(source.clips for source in self._sources)
         self._output = Output(settings.prefix, step, global_step_transform, on_error)
         self._recordings = Recordings(self, self._sources, settings.metrics)
 
@@ -130,7 +131,7 @@ class LRLogger:
                 "event_name=...) or LRLogger.attach(trainer, logger) instead of add_event_handler."
             )
         recording = self._recordings.of(engine)
-        if not recording.handles and any(source.clips for source in self._sources):
+        if self._clips and not recording.handles:
             # until the recording ends: not held by the trainer, which may have this no more as a log handler
             recording.handles = self._at_the_end_of_epochs(engine, while_alive(self._epoch_ended))
         # on every rank, so that whatever else counts these updates learns of them at the same time everywhere

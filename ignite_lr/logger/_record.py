@@ -183,11 +183,19 @@ def own(value: Any) -> Any:
 def named(entries: Sequence[tuple[Source, Record]]) -> list[dict[str, float]]:
     """Numbers by tag of each record; all that lie on a device come over in one copy."""
     tagged = [source.tagged(record) for source, record in entries]
+    for values in tagged:
+        for value in values.values():
+            if type(value) is not float:
+                _bring_over(tagged)
+                return tagged
+    return tagged  # the usual case, once a written update
+
+
+def _bring_over(tagged: Sequence[dict[str, Any]]) -> None:
     numbers = iter(host.numbers([value for values in tagged for value in values.values()]))
     for values in tagged:
         for tag in values:
             values[tag] = next(numbers)
-    return tagged
 
 
 def _label(group: Mapping[str, Any], index: int) -> str:

@@ -8,13 +8,14 @@ trainer nor optimizer nor logger.
 from __future__ import annotations
 
 import itertools
+import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ignite.engine import Engine, Events
 
-from ignite_lr.core.engine import listens_on, listens_to, running_trainers
+from ignite_lr.core.engine import is_registered, registered_as, running_trainers
 from ignite_lr.core.step_hooks import StepHooks
 from ignite_lr.core.updates import Phase, Subscription, Updates
 from ignite_lr.logger._output import Output
@@ -33,14 +34,17 @@ class Track:
         publish: whether the tags go into the trainer's metrics.
 
     Attributes:
-        every: how many updates lie between two that become due; 0: none ever does.
+        every: how many updates lie between two that become due; infinite where none ever does, 0 where it is not the
+            recording that writes.
         due: the records that became due.
+        recording: what to tell when something may be due, held weakly.
         latest: what the record of the last update is made of, which few updates need.
     """
 
     def __init__(self, source: Source, trainer: Engine, search: Search, publish: bool) -> None:
         self.source = source
-        self.every = 0
+        self.every: float = 0
+        self.recording: Callable[[], Recording | None] = lambda: None
         self.due: list[Record] = []
         self._publish = publish
         self._search = search
@@ -72,7 +76,7 @@ class Track:
         """It was an update."""
         source = self.source
         source.updates = update = source.updates + 1
-        clip = source.metrics() if source.clips else {}
+        clip = source.metrics() if source.clips else _NO_METRICS
         self.latest = last = (update, self._iteration, self._values, clip)
         if source.keeps_history:
             source.keep(Record(*last))
@@ -80,6 +84,19 @@ class Track:
             self.due.append(Record(*last))
         if self._publish and (trainer := self._trainer()) is not None:
             trainer.state.metrics.update(source.tagged(Record(*last)))
+
+    def completed(self) -> None:
+        """An iteration is over."""
+        every = self.every
+        # seldom is anything due, and this runs every iteration; the last step may not be known yet to be an update
+        if every and not self.due and (self.source.updates + 1) % every:
+            return
+        recording = self.recording()
+        if recording is not None:
+            recording.completed()
+
+
+_NO_METRICS: dict[str, Any] = {}
 
 
 class Recording:
@@ -114,16 +131,17 @@ class Recording:
         self._owner = weakref.ref(owner)
         self._trainer = weakref.ref(trainer)
         self._outlet: tuple[Output, Any] | None = None
-        self._event = self._event_of_owner()
+        self._event, self._function = self._registration()
         self._subscriptions: list[Subscription] = []
         for track in self.tracks:
+            track.recording = weakref.ref(self)
             self._subscriptions.append(
                 Updates.of(trainer, track.source.optimizer).subscribe(
                     owner,
                     Phase.RECORD,
                     before=track.before,
                     counted=track.counted,
-                    completed=None if self._subscriptions else while_alive(self._completed),
+                    completed=track.completed,
                 )
             )
 
@@ -156,14 +174,14 @@ class Recording:
         self.attached = True
         self._outlet = outlet
         for track in self.tracks:
-            track.every, track.due = every if outlet else 0, []
+            track.every, track.due = every if outlet else math.inf, []
 
     def detach(self) -> None:
         """Take :meth:`attach` back. What is also a log handler goes on as one."""
         self.attached, self._outlet = False, None
         for track in self.tracks:
             track.every, track.due = 0, []
-        self._event = self._event_of_owner()
+        self._event, self._function = self._registration()
         if self._event is None:
             self.remove()
 
@@ -177,15 +195,14 @@ class Recording:
     def __del__(self) -> None:
         self.remove()
 
-    def _completed(self) -> None:
+    def completed(self) -> None:
         """An iteration is over: pass on what became due, or see whether the trainer still has the owner."""
         trainer = self._trainer()
         if trainer is None:
             return
         if not self.attached:
-            owner = self._owner()
-            if self._event is not None and owner is not None and not listens_on(trainer, self._event, owner):
-                self._event = listens_to(trainer, owner)
+            if self._event is not None and not is_registered(trainer, self._event, self._function()):
+                self._event, self._function = self._registration()
                 if self._event is None:
                     self.remove()
             return
@@ -201,10 +218,11 @@ class Recording:
             output, logger = self._outlet
             output.write(trainer, logger, due, Events.ITERATION_COMPLETED)
 
-    def _event_of_owner(self) -> Any:
-        """An event that has the owner as a handler, if any."""
+    def _registration(self) -> tuple[Any, Callable[[], Callable[..., Any] | None]]:
+        """An event that has the owner as a handler, or None, and what stands for the owner there, held weakly."""
         trainer, owner = self._trainer(), self._owner()
-        return None if trainer is None or owner is None else listens_to(trainer, owner)
+        found = None if trainer is None or owner is None else registered_as(trainer, owner)
+        return (None, lambda: None) if found is None else (found[0], weakref.ref(found[1]))
 
 
 class Recordings:
