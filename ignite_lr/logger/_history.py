@@ -70,13 +70,14 @@ def restore(sources: Sequence[Source], state: Mapping[str, Any]) -> None:
     Raises:
         ValueError: if it gave something else; nothing is changed then.
     """
+    saved = {source.name: _in_rows(state[source.name]) for source in sources}
+    for name, one in saved.items():
+        _check(f"state_dict[{name!r}]", one)
+    rows = [(row, source) for source in sources for row in saved[source.name]["history"]]
     for source in sources:
-        _check(f"state_dict[{source.name!r}]", state[source.name])
-    rows = [(row, source) for source in sources for row in state[source.name]["history"]]
-    for source in sources:
-        source.restore(state[source.name]["updates"], state[source.name]["names"])
+        source.restore(saved[source.name]["updates"], saved[source.name]["names"])
     for (_, update, iteration, values, clip), source in sorted(rows, key=lambda pair: int(pair[0][0])):
-        mine = _of_kinds(values, state[source.name]["kinds"], source.kinds)
+        mine = _of_kinds(values, saved[source.name]["kinds"], source.kinds)
         source.keep(Record(update, iteration, mine, dict(clip)))
 
 
@@ -84,6 +85,19 @@ def _in_order(sources: Sequence[Source]) -> list[tuple[Source, Record]]:
     """The records of all sources in the order in which they were made."""
     records = [(order, source, record) for source in sources for order, record in source.history]
     return [(source, record) for _, source, record in sorted(records, key=lambda entry: entry[0])]
+
+
+def _in_rows(saved: Any) -> Any:
+    """The state of a source; that of 0.1.0 has a dict for each row of the history."""
+    if not isinstance(saved, Mapping) or not isinstance(saved.get("history"), list):
+        return saved
+    return {**saved, "history": [_row_of(row) if isinstance(row, Mapping) else row for row in saved["history"]]}
+
+
+def _row_of(row: Mapping[str, Any]) -> list[Any]:
+    clip = row.get("clip")
+    pairs = [list(pair) for pair in clip.items()] if isinstance(clip, Mapping) else clip
+    return [*(row.get(key) for key in ("order", "update", "iteration", "values")), pairs]
 
 
 def _of_kinds(values: Sequence[Any], saved: Sequence[str], wanted: Sequence[str]) -> list[Any]:

@@ -95,6 +95,24 @@ def test_values_that_are_not_of_the_kinds_are_refused() -> None:
         logger.load_state_dict({"SGD": {**state["SGD"], "history": [], "updates": 2**63}})
 
 
+def test_a_state_of_0_1_0_is_read() -> None:
+    rows = [
+        {"order": 7 + i, "update": 1 + i, "iteration": 3 + i, "values": [0.5**i], "clip": {"grad_norm": float(i)}}
+        for i in range(3)
+    ]
+    logger, _ = trained([])
+    logger.load_state_dict({"SGD": {"updates": 3, "names": ["SGD"], "kinds": ["lr"], "history": rows}})
+    history = logger.history()
+    assert history["step"].tolist() == [3, 4, 5]
+    assert history["lr/SGD"].tolist() == [1.0, 0.5, 0.25]
+    assert history["clip/grad_norm"].tolist() == [0.0, 1.0, 2.0]
+    for wrong in ({"clip": 3}, {"order": -1}, {"values": None}):
+        with pytest.raises(ValueError, match=r"state_dict\['SGD'\] must be what LRLogger"):
+            logger.load_state_dict(
+                {"SGD": {"updates": 3, "names": [], "kinds": ["lr"], "history": [{**rows[0], **wrong}]}}
+            )
+
+
 def test_the_state_does_not_depend_on_what_else_was_logged() -> None:
     assert trained()[0].state_dict() == trained()[0].state_dict()
 
