@@ -93,7 +93,8 @@ class OnDevice:
                 skipped = counts & finite.logical_not()
                 counts = counts & finite
             elif self._refused(norm, counts):
-                self._counters[2::2].add_(1)  # nonfinite and skipped
+                for name in ("nonfinite", "skipped"):
+                    self._counters.select(0, COUNTERS.index(name)).add_(1)
                 leave()
                 return
         limits = {index: self.limit(index, part, counts) for index, part in gradients.norms.items()}
@@ -117,12 +118,7 @@ class OnDevice:
         return refused
 
     def limit(self, index: int, norm: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        """Add a norm, where it counts and is one, to the window ``index`` (0: of all gradients): its threshold.
-
-        Args:
-            index: the window.
-            norm: 0-d tensor.
-            counts: 0-d bool tensor.
+        """Add a 0-d norm, where it counts and is one, to the window ``index`` (0: of all gradients): its threshold.
 
         Returns:
             a fresh 0-d float64 tensor.
@@ -140,14 +136,15 @@ class OnDevice:
 
     def recent_frequency(self) -> torch.Tensor:
         """Share of the last ``window`` updates that were clipped, a fresh 0-d float64 tensor; 0 before any."""
-        updates = self._counters[0]
+        updates, clipped = self._counters.select(0, 0), self._counters.select(0, 1)
         if self._rule.window is None:
-            return self._counters[1] / updates.clamp(min=1).to(torch.float64)
+            return clipped / updates.clamp(min=1).to(torch.float64)
         return self._recent / updates.clamp(min=1, max=self._rule.window).to(torch.float64)
 
     def frequency_at_the_ceiling(self) -> torch.Tensor:
         """Share of the last updates, as far as they are kept, that ``max_norm`` clipped; fresh, 0-d."""
-        at_ceiling = (self._last.buffer[:, 2] > 0) & (self._last.buffer[:, 1] >= self._rule.max_norm)
+        _, thresholds, clipped = self._last.buffer.unbind(1)
+        at_ceiling = (clipped > 0) & (thresholds >= self._rule.max_norm)
         return at_ceiling.sum() / self._last.length.clamp(min=1).to(torch.float64)
 
     def state(self) -> ClipState:
@@ -201,7 +198,7 @@ class OnDevice:
         self._histogram.index_copy_(0, place, count)
         if self._rule.window is not None:
             leaving = self._last.ago(self._rule.window)
-            gone = torch.zeros_like(clipped) if leaving is None else (leaving[2] > 0) & counts
+            gone = torch.zeros_like(clipped) if leaving is None else (leaving.select(0, 2) > 0) & counts
             self._recent.add_(clipped.to(torch.int64) - gone.to(torch.int64))
         self._last.add(torch.stack((wide, threshold, clipped.to(torch.float64))), counts)
 
@@ -336,7 +333,7 @@ class DeviceRing:
         capacity = len(self.buffer)
         if count > capacity:
             return None
-        return self.buffer.index_select(0, ((self._next - count) % capacity).reshape(1))[0]
+        return self.buffer.index_select(0, ((self._next - count) % capacity).reshape(1)).select(0, 0)
 
     def tensors(self) -> list[torch.Tensor]:
         """What :meth:`values` needs on the host, to be fetched together with other things."""
