@@ -20,6 +20,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ignite_lr.dry_run._batches import is_one_shot
 from ignite_lr.dry_run._border import has_attributes, is_opaque, is_open, slots_of
 from ignite_lr.dry_run._samples import Samples
 from ignite_lr.dry_run._tensors import TensorCopies, has_dispatch
@@ -184,7 +185,8 @@ class Walk:
             self._parts.append((id(item), self.owner, restore))
 
     def miss(self, item: Any) -> None:
-        self.missed[f"{type(item).__module__}.{type(item).__qualname__} ({self.owner})"] = None
+        if not (item is self.root and self.role is Role.DATA and is_one_shot(item)):  # of which its reader warns
+            self.missed[f"{type(item).__module__}.{type(item).__qualname__} ({self.owner})"] = None
 
     def _visit_for(self, kind: type) -> Visit | None:
         for kinds, visit in VISITS:

@@ -111,6 +111,7 @@ BASES: dict[str, dict[str, Any]] = {
     "WarmupStableDecay": {"warmup_steps": 2, "stable_steps": 3, "decay_steps": 4},
     "TriStage": {"warmup_steps": 2, "hold_steps": 3, "decay_steps": 4},
     "OneCycle": {"total_steps": 10},
+    "OneCycleMomentum": {"total_steps": 10},
     "Exponential": {"gamma": 0.9},
     "Step": {"step_size": 3},
     "MultiStep": {"milestones": [3, 6]},
