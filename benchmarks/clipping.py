@@ -16,14 +16,14 @@ import gc
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from ignite.engine import Engine
 from torch import nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from ignite_lr.clipper import GradNormClipper
 from ignite_lr.core.updates import Updates
@@ -44,11 +44,12 @@ class Nothing(torch.optim.Optimizer):
         """Do nothing."""
 
 
-def made_parameters() -> list[nn.Parameter]:
-    """Tensors of the sizes of a convolutional network: many small ones, a few large."""
-    sizes = np.random.default_rng(0).lognormal(0.0, 2.0, TENSORS)
-    sizes = np.maximum((sizes / sizes.sum() * ELEMENTS).astype(int), 1)
-    sizes[np.argmax(sizes)] += ELEMENTS - sizes.sum()
+def made_parameters(sizes: Sequence[int] | None = None) -> list[nn.Parameter]:
+    """Tensors of these sizes, else of those of a convolutional network: many small ones, a few large."""
+    if sizes is None:
+        shares = np.random.default_rng(0).lognormal(0.0, 2.0, TENSORS)
+        sizes = np.maximum((shares / shares.sum() * ELEMENTS).astype(int), 1)
+        sizes[np.argmax(sizes)] += ELEMENTS - sum(sizes)
     parameters = [nn.Parameter(torch.randn(int(size))) for size in sizes]
     for parameter in parameters:
         parameter.grad = torch.full_like(parameter, 1e-6)
@@ -136,9 +137,8 @@ def handlers(rounds: int) -> None:
     model = nn.Module()
     model.parameters = lambda recurse=True: iter(parameters)  # type: ignore[method-assign,assignment] # for ZClip
     nothing = Nothing(parameters)
-    empty = Contestant("an empty step", nothing.step, parameters)
     contestants = [
-        empty,
+        Contestant("an empty step", nothing.step, parameters),
         Contestant(
             "clip_grad_norm_(foreach=True)", lambda: clip_grad_norm_(parameters, 0.95, foreach=True), parameters
         ),
@@ -182,13 +182,7 @@ def handlers(rounds: int) -> None:
         print("autoclip is not installed")
 
     measure(trainer, contestants, rounds)
-    for contestant in contestants:
-        if contestant.name.startswith("GradNormClipper"):
-            # a handler is what it adds to a step
-            for kind, times in contestant.times.items():
-                without = statistics.median(empty.times[kind])
-                contestant.times[kind] = [seconds - without for seconds in times]
-    contestants.remove(empty)
+    without_the_step(contestants)
     table("clipping alone", contestants, "clip_grad_norm_(foreach=True)")
     by_name = {contestant.name: contestant.cost() for contestant in contestants}
     ratio = by_name["GradNormClipper, window 1,000,000"] / by_name["GradNormClipper, window 1,000"]
@@ -198,12 +192,17 @@ def handlers(rounds: int) -> None:
 def fused_steps(rounds: int) -> None:
     """The cost of a whole fused AdamW step with clipping."""
     optimizers = {}
-    for name in ("bare step", "clip_grad_norm_ and step", "GradNormClipper"):
+    for name in ("bare step", "norm and step", "clip_grad_norm_ and step", "GradNormClipper"):
         parameters = made_parameters()
         optimizers[name] = torch.optim.AdamW(parameters, lr=1e-5, fused=True), parameters
     bare, _ = optimizers["bare step"]
     other, theirs = optimizers["clip_grad_norm_ and step"]
+    floor, measured = optimizers["norm and step"]
     ours, _ = optimizers["GradNormClipper"]
+
+    def norm_and_step() -> None:
+        get_total_norm([parameter.grad for parameter in measured if parameter.grad is not None])
+        floor.step()
 
     def clip_and_step() -> None:
         clip_grad_norm_(theirs, 0.95, foreach=True)
@@ -212,12 +211,44 @@ def fused_steps(rounds: int) -> None:
     trainer = Engine(lambda engine, batch: None)
     contestants = [
         Contestant("fused AdamW", bare.step, optimizers["bare step"][1]),
+        Contestant("get_total_norm and fused AdamW, the floor", norm_and_step, measured),
         Contestant("fused AdamW after clip_grad_norm_", clip_and_step, theirs),
         attached("fused AdamW with GradNormClipper", ours, filled(ours, 1_000, 1_000), trainer),
     ]
 
     measure(trainer, contestants, rounds)
     table("a whole step", contestants, "fused AdamW")
+    by_name = {contestant.name: contestant.cost() for contestant in contestants}
+    ratio = by_name["fused AdamW with GradNormClipper"] / by_name["get_total_norm and fused AdamW, the floor"]
+    print(f"fused AdamW with GradNormClipper against the floor: {ratio:.3f}\n")
+
+
+def small_tensors(rounds: int) -> None:
+    """The cost of clipping 50 tensors of 64 x 64, where calls cost more than sums."""
+    sizes = [64 * 64] * 50
+    parameters, mine = made_parameters(sizes), made_parameters(sizes)
+    empty, reference = Nothing(parameters), "clip_grad_norm_(foreach=True)"
+    optimizer = Nothing(mine)
+    trainer = Engine(lambda engine, batch: None)
+    contestants = [
+        Contestant("an empty step", empty.step, parameters),
+        Contestant(reference, lambda: clip_grad_norm_(parameters, 0.95, foreach=True), parameters),
+        attached("GradNormClipper", optimizer, filled(optimizer, 1_000, 1_000), trainer),
+    ]
+    measure(trainer, contestants, 4 * rounds)
+    without_the_step(contestants)
+    table("50 tensors of 64 x 64", contestants, reference)
+
+
+def without_the_step(contestants: list[Contestant]) -> None:
+    """A handler is what it adds to a step: take the empty one off, and out of the list."""
+    empty = next(contestant for contestant in contestants if contestant.name == "an empty step")
+    for contestant in contestants:
+        if contestant.name.startswith("GradNormClipper"):
+            for kind, times in contestant.times.items():
+                without = statistics.median(empty.times[kind])
+                contestant.times[kind] = [seconds - without for seconds in times]
+    contestants.remove(empty)
 
 
 def table(title: str, contestants: list[Contestant], reference: str) -> None:
@@ -240,6 +271,7 @@ def main() -> None:
     torch.manual_seed(0)
     handlers(rounds)
     fused_steps(rounds)
+    small_tensors(rounds)
 
 
 if __name__ == "__main__":

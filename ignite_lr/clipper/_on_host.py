@@ -320,17 +320,23 @@ class RunningPercentile:
         if not self._order:
             raise ValueError("percentile() needs at least one value, and none has been added.")
         below, weight = rank(len(self._order), percentile)
-        # from the top, where the percentiles lie that norms are clipped at
-        after, index = len(self._order) - below, len(self._blocks) - 1
-        while after > len(self._blocks[index]):
-            after -= len(self._blocks[index])
-            index -= 1
-        block = self._blocks[index]
-        lower = block[-after]
-        if after > 1:
-            return interpolate(lower, block[1 - after], weight)
-        upper = self._blocks[index + 1][0] if index + 1 < len(self._blocks) else lower
-        return interpolate(lower, upper, weight)
+        # from the nearer end
+        blocks, place = self._blocks, below
+        if 2 * below < len(self._order):
+            index = 0
+            while place >= len(blocks[index]):
+                place -= len(blocks[index])
+                index += 1
+        else:
+            index, place = len(blocks) - 1, place - len(self._order) + len(blocks[-1])
+            while place < 0:
+                index -= 1
+                place += len(blocks[index])
+        block = blocks[index]
+        if place + 1 < len(block):
+            return interpolate(block[place], block[place + 1], weight)
+        upper = blocks[index + 1][0] if index + 1 < len(blocks) else block[place]
+        return interpolate(block[place], upper, weight)
 
     def values(self) -> npt.NDArray[np.float64]:
         """A copy of the values in the window, oldest first."""
