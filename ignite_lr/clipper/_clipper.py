@@ -167,14 +167,14 @@ class GradNormClipper:
             before=partial(self._clip, updates),
             launched=self._orders.undo if self._rule.on_nonfinite == "skip" else None,
             completed=partial(self._publish, updates),
+            removed=partial(self._detached, names),
         )
         names[self.name] = self
         # only these leave something on the optimizer for the time of the step, or end the step
         if self._rule.on_nonfinite == "skip" or unscales(self.optimizer):
             self._orders.guard()
         self._attached += 1
-        what = f"GradNormClipper on {type(self.optimizer).__name__}"
-        return Attachment(what, subscription.remove, partial(self._detached, names))
+        return Attachment(f"GradNormClipper on {type(self.optimizer).__name__}", subscription.remove)
 
     def __call__(self, engine: Engine) -> None:
         """Say that a clipper is attached, not added as an event handler: by then the update is done."""

@@ -54,6 +54,7 @@ class Subscription:
         counted: called once for each step that is known to have been an update.
         completed: called on ``Events.ITERATION_COMPLETED``, before the handlers of the user.
         patient: whether it may wait for ever for an update, without a word.
+        removed: called once the callbacks are off, be it by :meth:`remove` or because the trainer is gone.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Subscription:
         counted: Callback | None = None,
         completed: Callback | None = None,
         patient: bool = False,
+        removed: Callback | None = None,
     ) -> None:
         self.updates = updates
         self.owner = weakref.ref(owner)
@@ -75,6 +77,7 @@ class Subscription:
         self.counted = counted
         self.completed = completed
         self.patient = patient
+        self.removed = removed
 
     def remove(self) -> None:
         """Take the callbacks off; the last one takes the hooks and the event handler with it. Idempotent."""
@@ -135,6 +138,7 @@ class Updates:
         self._skip = False
         self._skip_flag: Readback | None = None
         self._handles: list[RemovableEventHandle] = []
+        self._until_dropped: weakref.finalize[..., Engine] | None = None
 
     @classmethod
     def of(cls, trainer: Engine, optimizer: Optimizer) -> Updates:
@@ -169,6 +173,7 @@ class Updates:
         counted: Callback | None = None,
         completed: Callback | None = None,
         patient: bool = False,
+        removed: Callback | None = None,
     ) -> Subscription:
         """Have callbacks called around updates; see :class:`Subscription` for when.
 
@@ -180,7 +185,7 @@ class Updates:
                 f"{type(owner).__name__} is already attached to this trainer and optimizer: "
                 "attach it once, or call remove() on what the first attach returned."
             )
-        subscription = Subscription(self, owner, phase, before, launched, counted, completed, patient)
+        subscription = Subscription(self, owner, phase, before, launched, counted, completed, patient, removed)
         if not self._subscriptions:
             self._watch()
         self._subscriptions.append(subscription)
@@ -215,6 +220,8 @@ class Updates:
             self._sort()
             if not self._subscriptions:
                 self._unwatch()
+            if subscription.removed is not None:
+                subscription.removed()
 
     def _sort(self) -> None:
         ordered = sorted(self._subscriptions, key=lambda subscription: subscription.phase)
@@ -231,6 +238,10 @@ class Updates:
             add_first(trainer, Events.STARTED, self._between_iterations),
             add_first(trainer, Events.ITERATION_COMPLETED, self._iteration_completed),
         ]
+        # The optimizer holds its hooks, they hold the handlers, and these the optimizer: a circle, which is opened with
+        # the end of the trainer, so that a training that was dropped is freed without the collector.
+        self._until_dropped = weakref.finalize(trainer, _trainer_gone, weakref.ref(self))
+        self._until_dropped.atexit = False
 
     def _unwatch(self) -> None:
         StepHooks.of(self.optimizer).remove(self)
@@ -238,6 +249,9 @@ class Updates:
             handle.remove()
         self._handles = []
         self._between = None
+        if self._until_dropped is not None:
+            self._until_dropped.detach()
+            self._until_dropped = None
 
     def _inside_iteration(self) -> bool:
         """What :func:`in_training_step` does not see at once."""
@@ -343,6 +357,13 @@ class Updates:
                 self._say_that_nothing_comes()
         for callback in self._completed:
             callback()
+
+
+def _trainer_gone(reference: weakref.ref[Updates]) -> None:
+    updates = reference()
+    if updates is not None:
+        for subscription in list(updates._subscriptions):
+            subscription.remove()
 
 
 def _watching(optimizer: Optimizer) -> list[Updates]:

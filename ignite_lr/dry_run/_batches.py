@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from ignite_lr.core.notice import notice
 
@@ -14,8 +15,8 @@ __all__ = ["endless", "is_one_shot", "private_loader", "samplers_of"]
 
 
 def is_one_shot(data: Any) -> bool:
-    """Whether the data can be read only once. An iterator with a length is a loader that begins again."""
-    return isinstance(data, Iterator) and not hasattr(data, "__len__")
+    """Whether the data can be read only once; an iterator with a length begins again, unless it is PyTorch's."""
+    return isinstance(data, Iterator) and (isinstance(data, _BaseDataLoaderIter) or not hasattr(data, "__len__"))
 
 
 def private_loader(data: Any, inside: Iterable[DataLoader[Any]] = ()) -> Any:

@@ -30,7 +30,9 @@ def loss_of(value: Any) -> float:
         return float(value.reshape(())[()])
     if isinstance(value, numbers.Real) and not is_bool:
         return float(value)
-    kind = f"complex type {type(value).__name__}" if is_complex else f"type {type(value).__name__}"
+    kind = f"type {type(value).__name__}"
+    if is_complex and not isinstance(value, complex):
+        kind += ", which is complex"
     raise TypeError(
         "output of the engine should be of type float or 0d torch.Tensor or 1d torch.Tensor with 1 element, but got "
         f"output of {kind}. Give attach() an output_transform that picks the loss, such as "

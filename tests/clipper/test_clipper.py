@@ -283,14 +283,46 @@ def test_a_copy_is_attached_nowhere(copied: Any) -> None:
     assert clipper.report().updates == 3
 
 
-def test_nothing_is_kept_alive() -> None:
-    training = Training(fused=True)
-    GradNormClipper(training.optimizer).attach(training.trainer)
-    training.trainer.run([1.0])
-    gone = [weakref.ref(training.optimizer), weakref.ref(training.trainer)]
-    del training
+@pytest.mark.parametrize("removed", [False, True])
+@pytest.mark.parametrize("on_nonfinite", ["count", "skip"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_dropped_training_is_freed_without_the_collector(fused: bool, on_nonfinite: Any, removed: bool) -> None:
+    def dropped() -> list[weakref.ref[Any]]:
+        parameter = nn.Parameter(torch.zeros(2))
+        optimizer = torch.optim.SGD([parameter], lr=0.1, fused=fused)
+
+        def step(engine: Engine, norm: float) -> None:
+            parameter.grad = torch.full((2,), norm)
+            optimizer.step()
+
+        trainer = Engine(step)
+        clipper = GradNormClipper(optimizer, on_nonfinite=on_nonfinite)
+        handle = clipper.attach(trainer)
+        trainer.run([1.0, 2.0, math.nan])
+        if removed:
+            handle.remove()
+        return [weakref.ref(one) for one in (optimizer, parameter, trainer, clipper)]
+
+    dropped()  # what is imported and compiled for the first one leaves frames behind
     gc.collect()
-    assert [reference() for reference in gone] == [None, None]
+    gc.disable()
+    try:
+        assert [one() for one in dropped()] == [None] * 4
+    finally:
+        gc.enable()
+
+
+def test_a_trainer_that_is_dropped_leaves_nothing_on_the_optimizer() -> None:
+    training = Training(fused=True)
+    before = (set(vars(training.optimizer)), len(training.optimizer._optimizer_step_pre_hooks))
+    clipper = GradNormClipper(training.optimizer, on_nonfinite="skip", name="one")
+    handle = clipper.attach(training.trainer)
+    training.trainer.run([1.0])
+    del training.trainer
+    gc.collect()
+    assert (set(vars(training.optimizer)), len(training.optimizer._optimizer_step_pre_hooks)) == before
+    handle.remove()
+    clipper.attach(Engine(training.step))
 
 
 @pytest.mark.parametrize("scaled", [False, True])

@@ -547,3 +547,10 @@ def test_data_beyond_what_is_copied_is_looked_at_afterwards(changes: bool) -> No
     _, said = sweep(training, num_iter=3)
     assert [text for text in said if "too large to be copied" in text] == said
     assert len(said) == changes
+
+
+def test_a_one_shot_iterator_is_warned_about_once() -> None:
+    batches = DataLoader(pairs(), 8)
+    for data in (iter(batches), (batch for batch in batches)):
+        _, (said,) = sweep(training_of(net(), data=data), num_iter=3)
+        assert "one-shot iterator" in said

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from ignite_lr.dry_run import endless, private_loader
+from ignite_lr.dry_run import endless, is_one_shot, private_loader
 
 
 def test_batches_go_round() -> None:
@@ -64,3 +64,24 @@ def test_only_persistent_workers_need_a_private_copy() -> None:
     assert copied.sampler is persistent.sampler
     assert [batch.tolist() for batch in copied] == [[0, 1], [2, 3]]
     assert persistent._iterator is None
+
+
+def test_which_iterators_are_read_once() -> None:
+    """One with a length is a loader that begins again; that of a DataLoader has a length and does not."""
+
+    class Restarting:
+        def __len__(self) -> int:
+            return 1
+
+        def __iter__(self) -> Restarting:
+            return self
+
+        def __next__(self) -> int:
+            return 1
+
+    loader = DataLoader([1, 2])
+    assert is_one_shot(iter([1]))
+    assert is_one_shot(x for x in "a")
+    assert is_one_shot(iter(loader))
+    assert not is_one_shot(Restarting())
+    assert not is_one_shot(loader)
