@@ -176,6 +176,11 @@ class GradNormClipper:
         self._attached += 1
         return Attachment(f"GradNormClipper on {type(self.optimizer).__name__}", subscription.remove)
 
+    def __repr__(self) -> str:
+        name = f", name={self.name!r}" if self.name else ""
+        of = type(self.optimizer).__name__
+        return f"GradNormClipper({of}, percentile={self._rule.percentile:g}, window={self._rule.window}{name})"
+
     def __call__(self, engine: Engine) -> None:
         """Say that a clipper is attached, not added as an event handler: by then the update is done."""
         raise RuntimeError(

@@ -45,7 +45,7 @@ def grad_norm_curve(
         the axes of the norms.
     """
     curve = axes(ax, title, width=WIDTH, height=HEIGHT)
-    histogram = curve.inset_axes((1.06, 0.0, 0.3, 1.0))
+    histogram = curve.inset_axes((1.12, 0.0, 0.28, 1.0))
     y, limits = np.asarray(norms, dtype=np.float64), np.asarray(thresholds, dtype=np.float64)
     x = np.arange(first_update, first_update + len(y))
     hit = np.asarray(clipped, dtype=bool)

@@ -164,6 +164,9 @@ class LRFinder:
             left=lambda: _log(logger, self._result),
         )
 
+    def __repr__(self) -> str:
+        return f"LRFinder({'not run yet' if self._result is None else repr(self._result)})"
+
     def get_results(self) -> dict[str, list[Any]]:
         """The sweep as ``{"lr": [...], "loss": [...]}``: applied rates (lists for several groups), smoothed losses."""
         if self._result is None:

@@ -116,6 +116,10 @@ class LRSchedulerHandler:
         what = f"LRSchedulerHandler of {type(self.scheduler).__name__}"
         return Attachment(what, stint.settle, stint.remove, lambda: self._end(stint))
 
+    def __repr__(self) -> str:
+        scheduler = self.scheduler if self._drive.ours is not None else type(self.scheduler).__name__
+        return f"LRSchedulerHandler({scheduler}, interval={self.interval!r}, every={self.every})"
+
     def __call__(self, engine: Engine) -> NoReturn:
         """Not for use as an event handler.
 

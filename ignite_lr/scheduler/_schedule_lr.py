@@ -151,6 +151,9 @@ class ScheduleLR(LambdaLR):
         self._apply(self._rates(step))
         self.last_epoch = step
 
+    def __repr__(self) -> str:
+        return f"ScheduleLR({type(self.optimizer).__name__}, {self.schedule!r}, last_epoch={self.last_epoch})"
+
     def get_lr(self) -> list[Rate]:
         """The rates of the present update, one for each parameter group."""
         self._meet_groups()

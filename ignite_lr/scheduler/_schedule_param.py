@@ -112,6 +112,10 @@ class ScheduleParam:
         """Write the values of the present update anew."""
         self._write(self._values(self.last_epoch, self.base_values))
 
+    def __repr__(self) -> str:
+        of = type(self.optimizer).__name__
+        return f"ScheduleParam({of}, {self.name!r}, {self.schedule!r}, last_epoch={self.last_epoch})"
+
     def state_dict(self) -> dict[str, Any]:
         """The index of the update, the base values and the schedule, all of them plain values. Changes nothing."""
         return {

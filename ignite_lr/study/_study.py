@@ -68,6 +68,9 @@ class LRStudy:
     def __init__(self) -> None:
         self._result: StudyResult | None = None
 
+    def __repr__(self) -> str:
+        return f"LRStudy({'not run yet' if self._result is None else repr(self._result)})"
+
     @property
     def result(self) -> StudyResult:
         """What the last study found; after Ctrl-C or an exception, its finished trials.

@@ -13,7 +13,16 @@ from ignite.engine import Engine, Events, create_supervised_trainer
 from ignite.handlers import Checkpoint, DiskSaver
 from torch import nn
 
-from ignite_lr import GradNormClipper, LRFinder, LRLogger, LRSchedulerHandler, ScheduleLR, schedules
+from ignite_lr import (
+    GradNormClipper,
+    LRFinder,
+    LRLogger,
+    LRSchedulerHandler,
+    LRStudy,
+    ScheduleLR,
+    ScheduleParam,
+    schedules,
+)
 
 DATA = [(torch.randn(4, 3, generator=torch.Generator().manual_seed(i)), torch.ones(4, 1)) for i in range(8)]
 
@@ -207,3 +216,25 @@ def test_steps_outside_the_trainer_are_nobodys_business() -> None:
     for _ in range(3):
         training.optimizer.step()
     assert (training.clipper.report(), training.scheduler.state_dict()) == before
+
+
+def test_reprs_say_what_they_are_about() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, weight_decay=0.1)
+    scheduler = ScheduleLR(optimizer, schedules.Linear(10))
+    decay = ScheduleParam(optimizer, "weight_decay", schedules.Linear(10))
+    said = {
+        "LRFinder(not run yet)": LRFinder(),
+        "LRStudy(not run yet)": LRStudy(),
+        "ScheduleLR(SGD, Linear(total_steps=10), last_epoch=0)": scheduler,
+        "ScheduleParam(SGD, 'weight_decay', Linear(total_steps=10), last_epoch=0)": decay,
+        "LRSchedulerHandler(ScheduleLR(SGD, Linear(total_steps=10), last_epoch=0), interval='step', every=1)": (
+            LRSchedulerHandler(scheduler)
+        ),
+        "GradNormClipper(SGD, percentile=90, window=1000, name='g')": GradNormClipper(optimizer, name="g"),
+        "LRLogger(SGD, history=5)": LRLogger(optimizer, history=5),
+    }
+    assert [repr(one) for one in said.values()] == list(said)
+    handle = GradNormClipper(optimizer).attach(Engine(lambda engine, batch: None))
+    assert repr(handle) == "<Attachment: GradNormClipper on SGD, attached>"
+    handle.remove()
+    assert repr(handle) == "<Attachment: GradNormClipper on SGD, removed>"
