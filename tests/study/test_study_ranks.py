@@ -1,6 +1,6 @@
-"""Studies on two ranks: both see the same study, one of them keeps the file.
+"""Studies on several ranks: all see the same study, one of them keeps the file.
 
-The module is its own worker, started by torchrun: ``python tests/study/test_study_ranks.py FOLDER``.
+The module is its own worker, started by torchrun: ``python tests/study/test_study_ranks.py FOLDER WRAP``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ import pytest
 import torch
 from ignite.engine import Engine, Events, create_supervised_trainer
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from ignite_lr import LRStudy, StudyResult, Trial, run_study
 
@@ -30,10 +33,13 @@ def share(rank: int, world: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(x[rank::world], x[rank::world].sum(1, keepdim=True)) for x in whole]
 
 
-def training(rank: int, world: int) -> tuple[Engine, dict[str, Any], list[Any]]:
+def training(rank: int, world: int, wrap: str = "ddp") -> tuple[Engine, dict[str, Any], list[Any]]:
     torch.manual_seed(0)
     net: nn.Module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-    net = nn.parallel.DistributedDataParallel(net) if world > 1 else net
+    if world > 1 and wrap == "fsdp":
+        fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
+    elif world > 1:
+        net = nn.parallel.DistributedDataParallel(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     trainer = create_supervised_trainer(net, optimizer, nn.functional.mse_loss)
     return trainer, {"model": net, "optimizer": optimizer}, share(rank, world)
@@ -43,10 +49,14 @@ def summary(result: StudyResult) -> list[Any]:
     return [[one.outcome, repr(one.losses), repr(one.validations), repr(one.objective)] for one in result.trials]
 
 
-def work(local_rank: int, folder: Path) -> None:
+def local(parameter: torch.Tensor) -> torch.Tensor:
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
+def work(local_rank: int, folder: Path, wrap: str) -> None:
     rank, world = idist.get_rank(), idist.get_world_size()
-    trainer, to_save, data = training(rank, world)
-    before = [p.detach().clone() for p in to_save["model"].parameters()]
+    trainer, to_save, data = training(rank, world, wrap)
+    before = [local(p).detach().clone() for p in to_save["model"].parameters()]
     calls = 0
     step = trainer._process_function
 
@@ -76,23 +86,26 @@ def work(local_rank: int, folder: Path) -> None:
         engine.run(data)
         handle.remove()
     found["terminated"] = summary(study.result)
-    found["restored"] = all(torch.equal(p, b) for p, b in zip(to_save["model"].parameters(), before, strict=True))
+    found["restored"] = all(
+        torch.equal(local(p), b) for p, b in zip(to_save["model"].parameters(), before, strict=True)
+    )
     (folder / f"rank_{rank}.json").write_text(json.dumps(found))
 
 
-def test_both_ranks_see_one_study(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0",
-               "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", __file__, str(tmp_path)]  # fmt: skip
+@pytest.mark.parametrize(("ranks", "wrap"), [(2, "ddp"), (4, "ddp"), (2, "fsdp")])
+def test_all_ranks_see_one_study(ranks: int, wrap: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", "0",
+               "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", __file__, str(tmp_path), wrap]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    first, second = (json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in (0, 1))
-    assert first == second
+    first, *others = (json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in range(ranks))
+    assert others == [first] * (ranks - 1)
     assert first["calls"] == 48
     assert first["more_calls"] < 24  # the third one alone, which fails early
     assert [one[0] for one in first["extended"]] == ["completed", "completed", first["extended"][2][0]]
     assert first["extended"][2][0] in ("diverged", "non_finite")
     assert first["first"] == first["extended"][:2]
-    assert first["first"][0][2] == "((5, 0.5), (10, 0.5), (12, 0.5))"
+    assert first["first"][0][2] == str(tuple((update, (ranks - 1) / 2) for update in (5, 10, 12)))
     assert first["restored"]
     assert [one[0] for one in first["terminated"]] == ["terminated"]
 
@@ -106,4 +119,4 @@ def test_both_ranks_see_one_study(tmp_path: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with idist.Parallel(backend="gloo") as parallel:
-        parallel.run(work, Path(sys.argv[1]))
+        parallel.run(work, Path(sys.argv[1]), sys.argv[2])
