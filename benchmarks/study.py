@@ -110,9 +110,10 @@ class Task:
         self.spent = 0
         self.known: dict[float, float] = {}
 
-    def study(self, listed: Any) -> Any:
+    def study(self, listed: Any, validate_every: int | None = None) -> Any:
         """Trials of the full length; their updates are counted."""
-        result = run_study(self.trainer, self.data, self.to_save, listed, self.length, validation=self.validate)
+        options = {"validation": self.validate, "validate_every": validate_every}
+        result = run_study(self.trainer, self.data, self.to_save, listed, self.length, **options)
         self.spent += sum(one.updates for one in result.trials)
         return result
 
@@ -172,6 +173,34 @@ def optunas(task: Task, n: int, name: str, seed: int) -> list[tuple[float, float
     return curve
 
 
+def halving(task: Task, n: int, seed: int) -> list[tuple[float, float]]:
+    """The same with random rates and Optuna's successive halving: what it stops early costs the updates up to there."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rung = task.length // 8
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=rung, reduction_factor=2)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed), pruner=pruner)
+    curve, best = [], task.untrained
+    while task.spent < n * task.length:
+        asked = study.ask()
+        before = task.spent
+        (one,) = task.study([Trial(asked.suggest_float("lr", 1e-6, 10.0, log=True))], validate_every=rung).trials
+        state = optuna.trial.TrialState.PRUNED
+        if one.outcome == "completed":
+            state = optuna.trial.TrialState.COMPLETE
+            for update, value in one.validations[:-1]:
+                asked.report(value, update)
+                if asked.should_prune():
+                    task.spent, state = before + update, optuna.trial.TrialState.PRUNED
+                    break
+        complete = state is optuna.trial.TrialState.COMPLETE
+        study.tell(asked, one.objective if complete else None, state=state)
+        best = min(best, one.objective) if complete else best
+        curve.append((task.spent / task.length, task.regret(best)))
+    return curve
+
+
 def at(curve: list[tuple[float, float]], budget: float) -> float:
     """The regret after so many full trainings; 1 before the first trial is done."""
     return next((regret for spent, regret in reversed(curve) if spent <= budget), 1.0)
@@ -187,6 +216,7 @@ def regret(length: int, n: int, seeds: int) -> None:
         methods: dict[str, list[Callable[[], list[tuple[float, float]]]]] = {"study": [lambda t=task: ours(t, n)]}  # type: ignore[misc]  # mypy cannot infer a lambda's default
         for sampler in ("random", "QMC", "TPE"):
             methods[sampler] = [lambda t=task, s=sampler, k=seed: optunas(t, n, s, k) for seed in range(seeds)]  # type: ignore[misc]  # likewise
+        methods["halving"] = [lambda t=task, k=seed: halving(t, n, k) for seed in range(seeds)]  # type: ignore[misc]  # likewise
         for method, runs in methods.items():
             for run in runs:
                 task.spent = 0
