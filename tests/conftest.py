@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 
 # One thread a test process: sums keep their order, and parallel tests do not fight for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,3 +24,11 @@ settings.load_profile("repeatable")
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays_open() -> Iterator[None]:
+    """Where one test has imported pyplot, the pictures of all later ones are pyplot's, which warns of the 21st."""
+    yield
+    if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
+        pyplot.close("all")

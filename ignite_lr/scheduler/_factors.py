@@ -6,13 +6,16 @@ import functools
 import math
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from ignite_lr.core.arguments import is_number
+import torch
+
+from ignite_lr.core.arguments import Real, is_number
 from ignite_lr.core.notice import notice
+from ignite_lr.core.rates import Rate
 from ignite_lr.schedules import Function, Schedule, ScheduleFunction, from_dict
 
-__all__ = ["checked", "compare", "described", "functions_for", "looks_like", "say_if_it_remembers"]
+__all__ = ["checked", "checked_rate", "compare", "described", "functions_for", "looks_like", "say_if_it_remembers"]
 
 # Updates at which a callable is tried out: two to every doubling, so that neither a long warmup nor a long decay hides
 # its peak.
@@ -155,3 +158,16 @@ def say_if_it_remembers(function: ScheduleFunction) -> None:
             f"schedule must be a pure function of the update, got {type(function).__name__}, which has a memory of its "
             "own: it is in no state of the scheduler, so that a resumed training would go on differently."
         )
+
+
+def checked_rate(name: str, rate: Any) -> Rate:
+    """A base rate, if it may be one.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is negative or not finite.
+    """
+    # a tensor may lie on a device, where looking at it makes the host wait
+    if isinstance(rate, torch.Tensor):
+        return rate
+    return cast("float", Real(minimum=0.0).check(name, rate))

@@ -11,11 +11,19 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ignite_lr.core.arguments import Flag, Real, Whole, check_optimizer
+from ignite_lr.core.arguments import Flag, Whole, check_optimizer
 from ignite_lr.core.host import numbers
 from ignite_lr.core.notice import notice
 from ignite_lr.core.rates import Rate, add_follower, copied, in_form_of, same_rates, separate_rates, write
-from ignite_lr.scheduler._factors import checked, compare, described, functions_for, looks_like, say_if_it_remembers
+from ignite_lr.scheduler._factors import (
+    checked,
+    checked_rate,
+    compare,
+    described,
+    functions_for,
+    looks_like,
+    say_if_it_remembers,
+)
 from ignite_lr.schedules import ScheduleFunction
 
 __all__ = ["ScheduleLR"]
@@ -83,7 +91,7 @@ class ScheduleLR(LambdaLR):
         self._groups: list[dict[str, Any]] = []
         self._bases: list[Rate] = []
         for i, group in enumerate(groups):
-            _checked_rate(f"lr of parameter group {i}", group["lr"])
+            checked_rate(f"lr of parameter group {i}", group["lr"])
         self._meet_groups()
         self._warn()
         self._initial_step()
@@ -210,7 +218,7 @@ class ScheduleLR(LambdaLR):
             )
         self._meet_groups()
         bases = [
-            copied(in_form_of(group["lr"], _checked_rate(f"base_lrs[{i}] of state_dict", rate)))
+            copied(in_form_of(group["lr"], checked_rate(f"base_lrs[{i}] of state_dict", rate)))
             for i, (group, rate) in enumerate(zip(groups, saved, strict=True))
         ]
         # Before anything is changed. An inactive part of a SequentialLR stands before its update 0.
@@ -269,8 +277,8 @@ class ScheduleLR(LambdaLR):
             source = before[i] if i < known and "initial_lr" not in group else group
             base: Any = source.get("initial_lr")
             if base is None:
-                base = copied(_checked_rate(f"lr of parameter group {i}", group["lr"]))
-            base = in_form_of(group["lr"], _checked_rate(f"initial_lr of parameter group {i}", base))
+                base = copied(checked_rate(f"lr of parameter group {i}", group["lr"]))
+            base = in_form_of(group["lr"], checked_rate(f"initial_lr of parameter group {i}", base))
             if group.get("initial_lr") is not base:
                 group["initial_lr"] = base
             bases.append(base)
@@ -349,10 +357,3 @@ class ScheduleLR(LambdaLR):
 def _versions(bases: Sequence[Rate]) -> list[int]:
     """What tells of a tensor that was written in place."""
     return [base._version for base in bases if isinstance(base, torch.Tensor)]
-
-
-def _checked_rate(name: str, rate: Any) -> Rate:
-    # a tensor may lie on a device, where looking at it makes the host wait
-    if isinstance(rate, torch.Tensor):
-        return rate
-    return cast("float", Real(minimum=0.0).check(name, rate))

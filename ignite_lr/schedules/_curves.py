@@ -16,17 +16,8 @@ from ignite_lr.core.arguments import (
     Whole,
 )
 from ignite_lr.schedules._compose import UpdateIndices
-from ignite_lr.schedules._schedule import (
-    Ending,
-    Factor,
-    Length,
-    Limited,
-    Positive,
-    Schedule,
-    Steps,
-    TotalSteps,
-    Warmed,
-)
+from ignite_lr.schedules._schedule import Factor, Length, Positive, Schedule, Steps, TotalSteps
+from ignite_lr.schedules._warmed import Ending, Limited, Warmed
 
 __all__ = [
     "Constant",

@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Annotated
 
 from ignite_lr.core.arguments import Choice, Flag, Real
-from ignite_lr.schedules._schedule import Factor, Positive, Schedule, Steps, TotalSteps, Warmed
+from ignite_lr.schedules._schedule import Factor, Positive, Schedule, Steps, TotalSteps
+from ignite_lr.schedules._warmed import Warmed
 
 __all__ = ["OneCycle", "OneCycleMomentum", "TriStage", "WarmupStableDecay"]
 

@@ -426,16 +426,12 @@ def test_a_plot_returns_its_axes_where_pyplot_finds_them() -> None:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    pyplot.close("all")
     clipper, _ = clipped_run([1.0, 2.0, 1.5, 3.0])
-    try:
-        drawn = clipper.plot()
-        assert isinstance(drawn, Axes)
-        assert any(pyplot.figure(number) is drawn.figure for number in pyplot.get_fignums())
-        pyplot.close("all")
-        assert (clipper._repr_png_() or b"").startswith(b"\x89PNG")
-        assert pyplot.get_fignums() == []
-        mine = Figure().add_subplot()
-        assert clipper.plot(mine, title="norms") is mine
-    finally:
-        pyplot.close("all")
+    drawn = clipper.plot()
+    assert isinstance(drawn, Axes)
+    assert any(pyplot.figure(number) is drawn.figure for number in pyplot.get_fignums())
+    pyplot.close("all")
+    assert (clipper._repr_png_() or b"").startswith(b"\x89PNG")
+    assert pyplot.get_fignums() == []
+    mine = Figure().add_subplot()
+    assert clipper.plot(mine, title="norms") is mine

@@ -21,9 +21,7 @@ PNG = b"\x89PNG"
 def pyplot() -> Any:
     from matplotlib import pyplot
 
-    pyplot.close("all")
-    yield pyplot
-    pyplot.close("all")
+    return pyplot
 
 
 def test_new_axes_are_pyplots_current_ones_where_it_is_in_use(pyplot: Any) -> None:

@@ -399,10 +399,7 @@ def test_where_pyplot_is_in_use_the_figure_is_pyplots() -> None:
     logger.attach(trainer)
     trainer.run([0] * 4)
     drawn = logger.plot()
-    try:
-        assert any(pyplot.figure(number) is drawn.figure for number in pyplot.get_fignums())
-    finally:
-        pyplot.close(drawn.figure)
+    assert any(pyplot.figure(number) is drawn.figure for number in pyplot.get_fignums())
 
 
 def test_wrong_arguments_of_plot_are_named() -> None:

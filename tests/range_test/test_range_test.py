@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,6 @@ from torch import nn
 from ignite_lr.core.rates import set_rates
 from ignite_lr.range_test import RangeTestResult, SweepCurve
 from ignite_lr.suggestion import DEFAULT, RULES, NoSuggestionError
-
-
-@pytest.fixture(autouse=True)
-def _no_open_figures() -> Iterator[None]:
-    yield
-    from matplotlib import pyplot
-
-    pyplot.close("all")
-
 
 LRS = tuple(np.geomspace(1e-6, 10.0, 200).tolist())
 
@@ -298,7 +288,6 @@ def test_pictures_never_raise(made: RangeTestResult, tmp_path: Path) -> None:
 def test_a_result_shows_its_picture_in_a_notebook(made: RangeTestResult) -> None:
     from matplotlib import pyplot
 
-    pyplot.close("all")
     shown = made._repr_png_()
     assert shown is not None
     assert shown.startswith(b"\x89PNG")
