@@ -1,8 +1,12 @@
 """Trials from the same start: which rate trains, which fails, and what to try next.
 
-In come a trainer and a list of trials, out comes a :class:`StudyResult`; the trainer goes on as if there had been
-nothing. What a trial is lies in ``_trials``, what its losses mean in ``_runs``, ``_feasible`` and ``_findings``, which
-are pure functions; only ``_study`` trains.
+In flow a trainer and a list of trials, each a sequence of rates (``_trials`` makes them). ``_study`` trains them, as
+one kind of dry run; ``_plan`` holds what was asked for, ``_file`` what is done already, so that a killed study goes on.
+Out flows a frozen ``StudyResult`` (``_result``). What a trial's losses mean is said by pure functions: ``_runs`` (mean
+and outcome of repeats), ``_feasible`` (does it train), ``_findings`` (what the Tuning Playbook would ask next).
+
+What must never happen: that two trials start from different places, that a finished trial is lost or run twice, that a
+finding says what its numbers do not, or that the training afterwards knows of it.
 """
 
 from ignite_lr.study import _trials as trials

@@ -181,7 +181,7 @@ def test_page_in_a_browser(browser: Any, address: str, page: str) -> None:
             .map(e => e.innerText)"""
         assert browser.execute_script(cut) == []
         if width > PHONE:
-            scrolls = """return [...document.querySelectorAll('.md-content pre code')]
+            scrolls = """return [...document.querySelectorAll('pre code, .md-typeset__scrollwrap')]
                 .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => [e.scrollWidth, e.clientWidth, e.innerText])"""
             assert browser.execute_script(scrolls) == []
         else:
