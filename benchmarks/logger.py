@@ -30,7 +30,8 @@ from ignite.handlers.tensorboard_logger import GradsScalarHandler, OptimizerPara
 from torch import nn
 
 from ignite_lr.clipper import GradNormClipper
-from ignite_lr.core.updates import Phase, Updates
+from ignite_lr.core.subscription import Phase
+from ignite_lr.core.updates import Updates
 from ignite_lr.logger import LRLogger
 
 Attach = Callable[[Engine, torch.optim.Optimizer, TensorboardLogger], list[Any]]

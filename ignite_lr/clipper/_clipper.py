@@ -25,7 +25,8 @@ from ignite_lr.core.attachment import Attachment
 from ignite_lr.core.figure import png
 from ignite_lr.core.host import Readback
 from ignite_lr.core.notice import notice
-from ignite_lr.core.updates import Phase, Updates
+from ignite_lr.core.subscription import Phase
+from ignite_lr.core.updates import Updates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

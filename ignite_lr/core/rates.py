@@ -11,12 +11,12 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch.optim import Optimizer
 
-from ignite_lr.core.arguments import shown
+from ignite_lr.core.arguments import Real, shown
 from ignite_lr.core.host import numbers
 from ignite_lr.core.notice import notice
 
@@ -24,6 +24,7 @@ __all__ = [
     "Follower",
     "Rate",
     "add_follower",
+    "checked_rate",
     "copied",
     "in_form_of",
     "parts_of",
@@ -174,6 +175,19 @@ def write(group: dict[str, Any], key: str, rate: Rate) -> None:
         present.fill_(rate)
     else:
         group[key] = numbers([rate])[0]
+
+
+def checked_rate(name: str, rate: Any) -> Rate:
+    """A base rate, if it may be one.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is negative or not finite.
+    """
+    # a tensor may lie on a device, where looking at it makes the host wait
+    if isinstance(rate, torch.Tensor):
+        return rate
+    return cast("float", Real(minimum=0.0).check(name, rate))
 
 
 def copied(rate: Any) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ class Phase(IntEnum):
     RECORD = 2  # and last, what the update is about to use is recorded
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Subscription:
-    """What a handler gets for its callbacks: ``remove()`` takes them back. Also a context manager.
+    """What a handler gets for its callbacks: ``remove()`` takes them back.
 
     Args:
         updates: the updates that the callbacks hang on.
@@ -39,36 +40,16 @@ class Subscription:
         removed: called once the callbacks are off, be it by :meth:`remove` or because the trainer is gone.
     """
 
-    def __init__(
-        self,
-        updates: Updates,
-        owner: object,
-        phase: Phase,
-        before: Callback | None = None,
-        launched: Callback | None = None,
-        counted: Callback | None = None,
-        completed: Callback | None = None,
-        patient: bool = False,
-        removed: Callback | None = None,
-    ) -> None:
-        self.updates = updates
-        self.owner = weakref.ref(owner)
-        self.phase = phase
-        self.before = before
-        self.launched = launched
-        self.counted = counted
-        self.completed = completed
-        self.patient = patient
-        self.removed = removed
+    updates: Updates
+    owner: weakref.ref[object]
+    phase: Phase
+    before: Callback | None
+    launched: Callback | None
+    counted: Callback | None
+    completed: Callback | None
+    patient: bool
+    removed: Callback | None
 
     def remove(self) -> None:
         """Take the callbacks off; the last one takes the hooks and the event handler with it. Idempotent."""
         self.updates._unsubscribe(self)
-
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.remove()

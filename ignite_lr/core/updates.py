@@ -24,7 +24,7 @@ from ignite_lr.core.notice import notice
 from ignite_lr.core.step_hooks import StepHooks, steps_on_stack
 from ignite_lr.core.subscription import Callback, Phase, Subscription
 
-__all__ = ["Phase", "Subscription", "Updates", "is_suspended", "suspended"]
+__all__ = ["Updates", "is_suspended", "suspended"]
 
 _NO_KEYWORDS: dict[str, Any] = {}
 # looked up once: a member of an enumeration is found slowly
@@ -123,7 +123,9 @@ class Updates:
                 f"{type(owner).__name__} is already attached to this trainer and optimizer: "
                 "attach it once, or call remove() on what the first attach returned."
             )
-        subscription = Subscription(self, owner, phase, before, launched, counted, completed, patient, removed)
+        subscription = Subscription(
+            self, weakref.ref(owner), phase, before, launched, counted, completed, patient, removed
+        )
         if not self._subscriptions:
             self._watch()
         self._subscriptions.append(subscription)

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from ignite_lr.core.engine import FeedingEngine, data_length, forget_run, process
 from ignite_lr.core.rates import separate_rates, set_rates
-from ignite_lr.core.updates import Phase, Updates, suspended
+from ignite_lr.core.subscription import Phase
+from ignite_lr.core.updates import Updates, suspended
 from ignite_lr.dry_run._batches import endless, private_loader
 from ignite_lr.dry_run._course import Course
 from ignite_lr.dry_run._failures import raise_failures

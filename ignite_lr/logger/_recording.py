@@ -17,7 +17,8 @@ from ignite.engine import Engine, Events
 
 from ignite_lr.core.engine import is_registered, registered_as, running_trainers
 from ignite_lr.core.step_hooks import StepHooks
-from ignite_lr.core.updates import Phase, Subscription, Updates
+from ignite_lr.core.subscription import Phase, Subscription
+from ignite_lr.core.updates import Updates
 from ignite_lr.logger._output import Output
 from ignite_lr.logger._record import Record, Source
 

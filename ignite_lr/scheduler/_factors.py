@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from ignite_lr.core.arguments import Real, is_number
+from ignite_lr.core.arguments import is_number
+from ignite_lr.core.host import numbers
 from ignite_lr.core.notice import notice
 from ignite_lr.core.rates import Rate
 from ignite_lr.schedules import Function, Schedule, ScheduleFunction, from_dict
 
-__all__ = ["checked", "checked_rate", "compare", "described", "functions_for", "looks_like", "say_if_it_remembers"]
+__all__ = ["checked", "compare", "described", "factors_at", "functions_for", "warn_of"]
 
 # Updates at which a callable is tried out: two to every doubling, so that neither a long warmup nor a long decay hides
 # its peak.
@@ -58,6 +60,20 @@ def checked(value: Any, function: ScheduleFunction, step: int) -> float:
             f"a schedule must return a finite number of at least 0, got {value!r} from {function!r} for update {step}."
         )
     return factor
+
+
+def factors_at(functions: Sequence[ScheduleFunction], step: int) -> list[float]:
+    """The factor of each group, from one evaluation of each different schedule.
+
+    Raises:
+        TypeError: if a schedule returns something that is no number.
+        ValueError: if it returns one that is negative or not finite.
+    """
+    values: dict[int, float] = {}
+    for function in functions:
+        if id(function) not in values:
+            values[id(function)] = checked(function(step), function, step)
+    return [values[id(function)] for function in functions]
 
 
 def described(functions: Sequence[ScheduleFunction], shared: ScheduleFunction | None) -> Any:
@@ -108,7 +124,7 @@ def _shown(description: Any) -> str:
         return repr(description)
 
 
-def looks_like(function: ScheduleFunction, base: float, absolute: bool) -> str | None:
+def _looks_like(function: ScheduleFunction, base: float, absolute: bool) -> str | None:
     """What is plausible in type and implausible in meaning, in words; None if nothing is."""
     peak = _sampled_peak(function)
     if absolute:
@@ -143,7 +159,27 @@ def _sampled_peak(function: ScheduleFunction) -> float:
 _PURE = (Schedule, types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 
 
-def say_if_it_remembers(function: ScheduleFunction) -> None:
+def warn_of(functions: Sequence[ScheduleFunction], bases: Sequence[Rate] = (), absolute: bool = False) -> None:
+    """Say so of each different schedule if it has a memory; with base rates, once, if its factors look like rates.
+
+    A base rate on a device is not looked at.
+    """
+    said = False
+    tried: set[int] = set()
+    for function, base in itertools.zip_longest(functions, bases):
+        if id(function) in tried:
+            continue
+        tried.add(id(function))
+        _say_if_it_remembers(function)
+        if said or base is None or (isinstance(base, torch.Tensor) and base.device.type != "cpu"):
+            continue
+        message = _looks_like(function, numbers([base])[0], absolute)
+        if message is not None:
+            said = True
+            notice(message)
+
+
+def _say_if_it_remembers(function: ScheduleFunction) -> None:
     """Warn of an object that changes when it is called: what it remembers is in no checkpoint. It is left as it was."""
     attributes = getattr(function, "__dict__", None)
     if isinstance(function, _PURE) or not isinstance(attributes, dict):
@@ -158,16 +194,3 @@ def say_if_it_remembers(function: ScheduleFunction) -> None:
             f"schedule must be a pure function of the update, got {type(function).__name__}, which has a memory of its "
             "own: it is in no state of the scheduler, so that a resumed training would go on differently."
         )
-
-
-def checked_rate(name: str, rate: Any) -> Rate:
-    """A base rate, if it may be one.
-
-    Raises:
-        TypeError: if it is no number.
-        ValueError: if it is negative or not finite.
-    """
-    # a tensor may lie on a device, where looking at it makes the host wait
-    if isinstance(rate, torch.Tensor):
-        return rate
-    return cast("float", Real(minimum=0.0).check(name, rate))

@@ -13,17 +13,17 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ignite_lr.core.arguments import Flag, Whole, check_optimizer
 from ignite_lr.core.host import numbers
-from ignite_lr.core.notice import notice
-from ignite_lr.core.rates import Rate, add_follower, copied, in_form_of, same_rates, separate_rates, write
-from ignite_lr.scheduler._factors import (
-    checked,
+from ignite_lr.core.rates import (
+    Rate,
+    add_follower,
     checked_rate,
-    compare,
-    described,
-    functions_for,
-    looks_like,
-    say_if_it_remembers,
+    copied,
+    in_form_of,
+    same_rates,
+    separate_rates,
+    write,
 )
+from ignite_lr.scheduler._factors import checked, compare, described, factors_at, functions_for, warn_of
 from ignite_lr.schedules import ScheduleFunction
 
 __all__ = ["ScheduleLR"]
@@ -93,7 +93,7 @@ class ScheduleLR(LambdaLR):
         for i, group in enumerate(groups):
             checked_rate(f"lr of parameter group {i}", group["lr"])
         self._meet_groups()
-        self._warn()
+        warn_of(self._functions, self._bases, self.absolute)
         self._initial_step()
         add_follower(optimizer, self)
 
@@ -291,11 +291,7 @@ class ScheduleLR(LambdaLR):
 
     def _rates(self, step: int, bases: Sequence[Rate] | None = None) -> list[Rate]:
         """The rate of each group, from one evaluation of each different schedule."""
-        values: dict[int, float] = {}
-        for function in self._functions:
-            if id(function) not in values:
-                values[id(function)] = checked(function(step), function, step)
-        factors = [values[id(function)] for function in self._functions]
+        factors = factors_at(self._functions, step)
         if self.absolute:
             return list(factors)
         return [base * factor for base, factor in zip(bases or self._bases, factors, strict=True)]
@@ -336,22 +332,6 @@ class ScheduleLR(LambdaLR):
     @_last_lr.setter
     def _last_lr(self, rates: list[Rate]) -> None:
         self._written = rates
-
-    def _warn(self) -> None:
-        """Say so, once, if factors look like rates, or rates like factors; and if a schedule has a memory."""
-        said = False
-        tried: set[int] = set()
-        for function, base in zip(self._functions, self._bases, strict=True):
-            if id(function) in tried:
-                continue
-            tried.add(id(function))
-            say_if_it_remembers(function)
-            if said or (isinstance(base, torch.Tensor) and base.device.type != "cpu"):
-                continue
-            message = looks_like(function, numbers([base])[0], self.absolute)
-            if message is not None:
-                said = True
-                notice(message)
 
 
 def _versions(bases: Sequence[Rate]) -> list[int]:

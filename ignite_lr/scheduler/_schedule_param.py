@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from ignite_lr.core.arguments import Flag, Real, Text, Whole, check_optimizer, is_number
 from ignite_lr.core.host import numbers
-from ignite_lr.scheduler._factors import checked, compare, described, functions_for, say_if_it_remembers
+from ignite_lr.scheduler._factors import compare, described, factors_at, functions_for, warn_of
 from ignite_lr.schedules import ScheduleFunction
 
 __all__ = ["ScheduleParam"]
@@ -72,8 +72,7 @@ class ScheduleParam:
         self.last_epoch = cast("int", Whole(-1).check("last_epoch", last_epoch))
         self._functions, self._shared = functions_for(schedule, len(optimizer.param_groups))
         self.loads = 0
-        for function in dict.fromkeys(map(id, self._functions)):
-            say_if_it_remembers(next(one for one in self._functions if id(one) == function))
+        warn_of(self._functions)
         self.step()
 
     @property
@@ -171,11 +170,7 @@ class ScheduleParam:
                     f"{len(self._functions)} schedules were given."
                 )
             self._functions = [self._shared] * len(bases)
-        values: dict[int, float] = {}
-        for function in self._functions:
-            if id(function) not in values:
-                values[id(function)] = checked(function(step), function, step)
-        factors = [values[id(function)] for function in self._functions]
+        factors = factors_at(self._functions, step)
         if self.absolute:
             return factors
         return [base * factor for base, factor in zip(bases, factors, strict=True)]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ignite.engine import Engine, Events
 
 from ignite_lr.core.engine import add_first, add_last
-from ignite_lr.core.updates import Phase, Updates
+from ignite_lr.core.subscription import Phase
+from ignite_lr.core.updates import Updates
 
 if TYPE_CHECKING:
     from ignite_lr.scheduler._handler import LRSchedulerHandler
@@ -32,7 +33,7 @@ class Stint:
         self._drive = handler._drive
         self._by_updates = handler.interval == "step"
         # a step that needs no more than to be called
-        plain = handler.every == 1 and handler.metric is None and handler.interval == "step"
+        plain = handler.every == 1 and handler.metric is None and self._by_updates
         self._plain: Any = self._drive.ours if plain else None
         self._handles: list[Any] = []
         try:
@@ -48,7 +49,7 @@ class Stint:
 
     def due(self) -> int:
         """Ticks that have not been made yet."""
-        if self._handler.interval != "step":
+        if not self._by_updates:
             return self._passed
         return self._updates.count - self._seen + self._updates.pending()
 
@@ -75,23 +76,22 @@ class Stint:
 
     def _listen(self, trainer: Engine) -> None:
         late = self._handler.metric is not None
-        interval = self._handler.interval
         # rates that are no longer those due are seen before an update, whatever is counted
-        if interval == "step" or self._follower is not None:
-            completed = self._iteration_completed if interval == "step" and not late else None
+        if self._by_updates or self._follower is not None:
+            completed = self._iteration_completed if self._by_updates and not late else None
             self._handles.append(
                 self._updates.subscribe(
                     self._handler,
                     Phase.SCHEDULE,
                     before=self._before,
                     completed=completed,
-                    patient=interval != "step",
+                    patient=not self._by_updates,
                 )
             )
-        if interval == "step" and late:
+        if self._by_updates and late:
             self._handles += add_last(trainer, Events.ITERATION_COMPLETED, self._iteration_completed)
-        elif interval != "step":
-            event = Events.ITERATION_COMPLETED if interval == "iteration" else Events.EPOCH_COMPLETED
+        elif not self._by_updates:
+            event = Events.ITERATION_COMPLETED if self._handler.interval == "iteration" else Events.EPOCH_COMPLETED
             self._handles.append(add_first(trainer, event, self._pass))
             if late:
                 self._handles += add_last(trainer, event, self._advance)
@@ -118,7 +118,7 @@ class Stint:
             return
         if self._handler._drive.look():
             self.forget()
-        if self._handler.interval == "step":
+        if self._by_updates:
             due = self._updates.count - self._seen
             self._seen += due
         else:
@@ -159,7 +159,7 @@ class Stint:
         """The handlers of ``Events.STARTED`` have run: what a checkpoint cut off is done now."""
         handler = self._handler
         resumed, handler._resumed = handler._resumed, False
-        if resumed and handler.interval != "step":
+        if resumed and not self._by_updates:
             # taken inside its last iteration, or before the end of its last epoch, neither of which comes again
             passed = trainer.state.iteration if handler.interval == "iteration" else trainer.state.epoch - 1
             if passed == handler._position + 1:

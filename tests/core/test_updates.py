@@ -13,7 +13,8 @@ from ignite.engine import Engine, EventEnum, Events, create_supervised_trainer
 from torch import nn
 
 from ignite_lr.core.engine import running_trainers
-from ignite_lr.core.updates import Phase, Updates, suspended
+from ignite_lr.core.subscription import Phase
+from ignite_lr.core.updates import Updates, suspended
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 DATA: list[Batch] = [(torch.ones(2, 3), torch.ones(2, 1)) for _ in range(6)]

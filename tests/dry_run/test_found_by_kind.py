@@ -626,6 +626,6 @@ def test_sigterm_while_everything_is_put_back() -> None:
     state = Signalled(signal.SIGTERM)
     training = training_of(net(), first=count, state=state)
     before = training.picture()
-    with handler_for(signal.SIGTERM, SystemExit(143)), pytest.raises(SystemExit):
+    with handler_for(signal.SIGTERM, SystemExit(143)), pytest.raises(SystemExit, match="143"):
         sweep(training)
     check_same(before, training.picture())

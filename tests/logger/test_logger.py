@@ -20,7 +20,8 @@ from ignite.handlers import (
 from ignite.handlers.base_logger import BaseLogger
 from torch import nn
 
-from ignite_lr.core.updates import Phase, Updates, suspended
+from ignite_lr.core.subscription import Phase
+from ignite_lr.core.updates import Updates, suspended
 from ignite_lr.logger import JSONLinesLogger, LRLogger
 
 Batch = tuple[torch.Tensor, torch.Tensor]

@@ -40,7 +40,7 @@ class Counted:
 
         def counted(engine: Engine, batch: Any) -> Any:
             if self.calls == last:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt("as if pressed")
             self.calls += 1
             return step(engine, batch)
 
@@ -51,7 +51,7 @@ def test_a_study_goes_on_where_it_was(tmp_path: Path) -> None:
     file = tmp_path / "study.json"
     training = make()
     first = Counted(training, last=27)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="as if pressed"):
         run_study(first.trainer, training.loader, training.to_save, EIGHT[:4], num_updates=10, file=file)
     assert len(StudyResult.load(file).trials) == 2
     training = make()
