@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Subscription:
-    """What a handler gets for its callbacks: ``remove()`` takes them back.
+    """What a handler gets for its callbacks: ``remove()`` takes them back. Also a context manager.
 
     Args:
         updates: the updates that the callbacks hang on.
@@ -53,3 +54,11 @@ class Subscription:
     def remove(self) -> None:
         """Take the callbacks off; the last one takes the hooks and the event handler with it. Idempotent."""
         self.updates._unsubscribe(self)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.remove()
