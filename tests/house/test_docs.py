@@ -244,4 +244,5 @@ def test_every_picture_is_made_by_a_script() -> None:
     made = {f"{name}.png" for name in [*PICTURES.CURVES, *PICTURES.OTHERS]}
     made |= {f"{name}.png" for name in script("make_charts").CHARTS}
     made |= {"house.svg", "tensorboard.png"}  # by docs/house.py and tests/logger/test_tensorboard_page.py
+    made |= {"run_page.png"}  # by the command of docs/guides/report.md
     assert {path.name for path in (DOCS / "images").iterdir()} == made

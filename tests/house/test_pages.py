@@ -199,7 +199,7 @@ SOUGHT = {
     "MLflow": "from-ignite.html",
     "EMA": "from-ignite.html",
     "PiecewiseLinear": "from-ignite.html",
-    "notebook": "",
+    "notebook": "report.html",
     "warmup": "playbook.html",
     "stability": "",
     "plateau": "schedulers.html",
