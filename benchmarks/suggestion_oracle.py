@@ -8,6 +8,7 @@ therefore written out below for a rate per model; ``check`` compares them with `
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Iterable
@@ -16,9 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from suggestion_tasks import TASKS, Task
+from suggestion_field_tasks import FIELD_TASKS
+from suggestion_tasks import Task
+from suggestion_tasks import TASKS as TABLE_TASKS
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
+
+TASKS = {**TABLE_TASKS, **FIELD_TASKS}
 
 CACHE = Path(__file__).parent / "data" / "oracle.json"
 GRID = tuple(10.0 ** (exponent / 4) for exponent in range(-24, 7))
@@ -76,6 +81,15 @@ class ManyRates:
         return first / first_fix * rectify * second_fix**0.5 / (second.sqrt().add_(1e-8))
 
 
+def clipped(grads: dict[str, Tensor], max_norm: float) -> dict[str, Tensor]:
+    """The gradients of each model along the first axis, brought to ``max_norm`` as ``clip_grad_norm_`` does."""
+    if math.isinf(max_norm):
+        return grads
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in grads.values()]).norm(dim=0)
+    factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    return {key: g * factors.view(-1, *[1] * (g.dim() - 1)) for key, g in grads.items()}
+
+
 def train_all(
     task: Task,
     optimizer: str,
@@ -111,7 +125,7 @@ def train_all(
     torch.manual_seed(seeds[0])
     for update in range(updates):
         index = torch.stack([next(stream) for stream in streams]).repeat_interleave(rates, 0)
-        grads = gradients(params, buffers, data.x[index], data.y[index])
+        grads = clipped(gradients(params, buffers, data.x[index], data.y[index]), task.clip)
         stepper.step(params, grads, lrs * (1 - update / updates) if decay else lrs)
     return validate(), before
 

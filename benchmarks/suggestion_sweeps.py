@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import create_supervised_trainer
-from suggestion_oracle import GRID, OPTIMIZERS, read_cache, write_cache
-from suggestion_tasks import TASKS, Task
+from suggestion_oracle import GRID, OPTIMIZERS, TASKS, read_cache, write_cache
+from suggestion_tasks import Task
 
 from ignite_lr.lr_finder import LRFinder
 

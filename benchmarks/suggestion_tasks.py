@@ -7,6 +7,7 @@ downloaded. Inputs and targets are plain tensors, and one model serves every pac
 from __future__ import annotations
 
 import inspect
+import math
 import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,7 +39,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """One data set, one model and one loss; ``half`` is "choose", "report" or "unseen"."""
+    """One data set, one model and one loss.
+
+    ``half`` is "choose", "report", "unseen", "field choose" or "field report". A sweep makes each update of
+    ``accumulate`` micro-batches, clips its gradients to the norm ``clip``, and uses a ``GradScaler`` where ``scaler``.
+    """
 
     name: str
     half: str
@@ -46,6 +51,9 @@ class Task:
     build: Callable[[], nn.Module]
     loss: Callable[[Tensor, Tensor], Tensor]
     batch_size: int
+    accumulate: int = 1
+    clip: float = math.inf
+    scaler: bool = False
 
     def data(self) -> Split:
         """The task's data, the same split each time."""
@@ -68,7 +76,9 @@ class Task:
 
     def loader(self, seed: int, num_iter: int) -> DataLoader[Any]:
         """A loader for a sweep, with a few more batches than it needs, so that none has to recycle it."""
-        batches = [index.tolist() for index in islice(self.batches(50 + seed), num_iter + 5)]
+        updates = [index.tolist() for index in islice(self.batches(50 + seed), num_iter + 5)]
+        size = self.batch_size // self.accumulate
+        batches = [update[first : first + size] for update in updates for first in range(0, len(update), size)]
         data = self.data()
         return DataLoader(TensorDataset(data.x, data.y), batch_sampler=batches)
 

@@ -24,7 +24,7 @@ import suggestion_oracle as oracle
 import suggestion_sweeps as sweeps
 import suggestion_verified as trials
 import torch
-from suggestion_tasks import TASKS
+from suggestion_oracle import TASKS
 
 from ignite_lr import suggestion
 
