@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from itertools import pairwise
 from pydoc_data.topics import topics
 
 import numpy as np
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 WINDOW, AHEAD = 32, 4
-WORDS = 400
+WORDS = 200
 WORD_CONTEXT = 10
 POLE_STEPS = 25
 
@@ -83,7 +82,7 @@ class Denoiser(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.noise = nn.Sequential(
-            nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 1, 1)
+            nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,9 +91,7 @@ class Denoiser(nn.Module):
 
 
 def _upscaler() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1), nn.PixelShuffle(2)
-    )
+    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1), nn.PixelShuffle(2))
 
 
 class SmallResNet(nn.Module):
@@ -221,7 +218,9 @@ def words() -> Split:
     kinds, counts = np.unique(found, return_counts=True)
     known = {word: index for index, word in enumerate(kinds[np.argsort(-counts, kind="stable")][: WORDS - 1])}
     codes = torch.tensor([known.get(word, WORDS - 1) for word in found])
-    split = _split(*[codes[: len(codes) // (WORD_CONTEXT + 1) * (WORD_CONTEXT + 1)].view(-1, WORD_CONTEXT + 1)] * 2, 0.1)
+    split = _split(
+        *[codes[: len(codes) // (WORD_CONTEXT + 1) * (WORD_CONTEXT + 1)].view(-1, WORD_CONTEXT + 1)] * 2, 0.1
+    )
     return Split(split.x[:, :-1], split.y[:, 1:], split.x_val[:400, :-1], split.y_val[:400, 1:])
 
 
@@ -403,7 +402,9 @@ class PolePolicy(nn.Module):
             place, speed, angle, spin = state.unbind(1)
             force = 10 * (2 * right - 1)
             push = (force + 0.05 * spin**2 * torch.sin(angle)) / 1.1
-            turn = (9.8 * torch.sin(angle) - torch.cos(angle) * push) / (0.5 * (4 / 3 - 0.1 * torch.cos(angle) ** 2 / 1.1))
+            turn = (9.8 * torch.sin(angle) - torch.cos(angle) * push) / (
+                0.5 * (4 / 3 - 0.1 * torch.cos(angle) ** 2 / 1.1)
+            )
             slide = push - 0.05 * turn * torch.cos(angle) / 1.1
             tau = 0.04
             state = torch.stack((place + tau * speed, speed + tau * slide, angle + tau * spin, spin + tau * turn), 1)
@@ -425,15 +426,29 @@ FIELD_TASKS = {
     for task in (
         Task("patches_denoise", "field choose", noisy_patches, Denoiser, functional.mse_loss, 16),
         Task("patches_upscale", "field report", small_patches, _upscaler, functional.l1_loss, 32),
-        Task("patches_resnet", "field choose", quarters, SmallResNet, functional.cross_entropy, 64),
+        Task("patches_resnet", "field choose", quarters, SmallResNet, functional.cross_entropy, 32),
         Task("series_cnn", "field report", carbon_dioxide, _series_cnn, functional.mse_loss, 16),
         Task("series_gru", "field choose", carbon_dioxide, SeriesGRU, functional.smooth_l1_loss, 32, clip=0.5),
         Task("series_postln", "field report", sea_temperature, SeriesTransformer, functional.mse_loss, 64),
-        Task("words_postln", "field choose", words, WordTransformer, next_word_loss, 16, accumulate=2),
+        Task("words_postln", "field choose", words, WordTransformer, next_word_loss, 8, accumulate=2),
         Task("ratings_embedding", "field report", ratings, Recommender, functional.mse_loss, 512),
-        Task("digits_triplet", "field choose", triplets, lambda: nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8)), triplet_loss, 32),
+        Task(
+            "digits_triplet",
+            "field choose",
+            triplets,
+            lambda: nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8)),
+            triplet_loss,
+            32,
+        ),
         Task("digits_vae", "field report", digits_themselves, DigitVAE, negative_elbo, 128),
-        Task("digits_rare_wrong", "field choose", rare_and_wrong, lambda: nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10)), functional.cross_entropy, 8),
+        Task(
+            "digits_rare_wrong",
+            "field choose",
+            rare_and_wrong,
+            lambda: nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10)),
+            functional.cross_entropy,
+            8,
+        ),
         Task("digits_new_head", "field report", high_digits, _new_head, functional.cross_entropy, 16, scaler=True),
         Task("pole_policy", "field choose", poles, PolePolicy, policy_gradient, 32),
     )

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from suggestion_field_tasks import FIELD_TASKS
-from suggestion_tasks import Task
 from suggestion_tasks import TASKS as TABLE_TASKS
+from suggestion_tasks import Task
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
@@ -167,11 +167,13 @@ def write_cache(path: Path, made_with: dict[str, Any], cells: dict[str, Any]) ->
     temporary.replace(path)
 
 
-def compute(names: Iterable[str] = TASKS, log: Callable[[str], None] = print) -> dict[str, Any]:
+def compute(
+    names: Iterable[str] = TASKS, optimizers: Iterable[str] = OPTIMIZERS, log: Callable[[str], None] = print
+) -> dict[str, Any]:
     """Fill the cache for the tasks ``names`` and return all its cells."""
     cells = read_cache(CACHE, settings())
     for name in names:
-        for optimizer in OPTIMIZERS:
+        for optimizer in optimizers:
             for horizon, (updates, decay) in HORIZONS.items():
                 key = f"{name}/{optimizer}/{horizon}"
                 if key in cells:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 
+from ignite_lr.dry_run._loss import loss_of
 from ignite_lr.dry_run._pass import Pass, Rates, Record
 
 __all__ = ["Course"]
+
+_SILENCE = 10  # updates in a row without a loss, if not fewer are planned, before we say so
 
 
 class Course:
@@ -27,6 +30,8 @@ class Course:
         self.pending = 0
         self.waiting = 0
         self._updates = 0
+        self._silent = 0
+        self._passing = plan.skip_nonfinite
         self._micro_losses: list[float] = []
 
     def count_update(self) -> None:
@@ -35,28 +40,42 @@ class Course:
         self.pending += 1
         self.row = self.plan.rates[min(self._updates, len(self.plan.rates) - 1)]
 
-    def loss_with(self, loss: float, updates: int) -> float:
-        """The mean loss of the iterations since the last update, with this one."""
-        if updates and not self._micro_losses:
-            return loss
-        self._micro_losses.append(loss)
-        try:
-            return math.fsum(self._micro_losses) / len(self._micro_losses)
-        except OverflowError:  # the sum is beyond all floats, the mean need not be
-            return sum(one / len(self._micro_losses) for one in self._micro_losses)
-
-    def note(self, loss: float, updates: int) -> str | None:
+    def note(self, loss: float | None, updates: int) -> str | None:
         """Record what an iteration did.
+
+        A batch without a loss, or whose loss is not finite and may pass, is as if it had not been there. An update that
+        has no other batch is none then: the next one has the same rates.
+
+        Args:
+            loss: of this batch, None where the training step returned none.
+            updates: that it made.
 
         Returns:
             why the pass ends, or None.
+
+        Raises:
+            TypeError: if updates are made, but never a loss returned.
         """
+        self._silent = self._silent + updates if loss is None else 0
+        if self._silent >= min(_SILENCE, len(self.plan.rates)):
+            loss_of(None)  # says what a loss has to be
+        if loss is not None and self._passing and not math.isfinite(loss):
+            self._passing -= 1
+            loss = None
         if not updates:
             self.waiting += 1
-            return None if math.isfinite(loss) else "non_finite"
-        self._micro_losses = []
+            if loss is not None:
+                self._micro_losses.append(loss)
+            return None if loss is None or math.isfinite(loss) else "non_finite"
         self.waiting = 0
         losses, last = self.record.losses, len(self.plan.rates)
+        if self._micro_losses:
+            loss = _mean(self._micro_losses if loss is None else [*self._micro_losses, loss])
+            self._micro_losses = []
+        elif loss is None:
+            self._updates = len(losses)
+            self.row = self.plan.rates[self._updates]
+            return None
         reason: str | None = None
         for _ in range(min(updates, last - len(losses))):
             losses.append(loss)
@@ -79,3 +98,10 @@ class Course:
         self.record.at = min(points if on_the_way else points - 1, len(self.plan.rates) - 1)
         self.record.reason = reason
         return self.record
+
+
+def _mean(losses: list[float]) -> float:
+    try:
+        return math.fsum(losses) / len(losses)
+    except OverflowError:  # the sum is beyond all floats, the mean need not be
+        return sum(loss / len(losses) for loss in losses)

@@ -326,11 +326,18 @@ class DryRun(FeedingEngine):
                 self._deciding = True
                 self.terminate()
 
-    def _measure(self, course: Course, updates: int) -> float:
-        """The loss of this iteration."""
+    def _measure(self, course: Course, updates: int) -> float | None:
+        """The loss of this iteration, None where there is none: the training step skips a batch so."""
         if course.plan.measure is not None:
-            return course.plan.measure() if updates else 0.0
-        return course.loss_with(loss_of(self._setting.output_transform(self.state.output)), updates)
+            return course.plan.measure() if updates else None
+        output = self.state.output
+        try:
+            value = self._setting.output_transform(output)
+        except (AttributeError, TypeError):
+            if output is not None:
+                raise
+            return None  # a transform that picks the loss has nothing to pick it from
+        return None if value is None else loss_of(value)
 
     def _end(self, reason: str) -> Pass | None:
         """End the pass under way, if there is one; what the plan says is next."""

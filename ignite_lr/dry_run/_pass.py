@@ -23,6 +23,7 @@ class Pass:
         rates: one row an update, of one rate for each parameter group; at least one row.
         stop: called with the loss of each update; what it returns, if not None, ends the pass and is its reason. A
             loss that is not finite ends every pass.
+        skip_nonfinite: but so many of them pass, as batches that the training step skips.
         rewind: whether the batches, the random states and the counters of the state start over as well. False: the
             weights do, but the batches read on.
         skip: so many batches are taken and dropped before the first one, after a rewind.
@@ -36,6 +37,7 @@ class Pass:
 
     rates: Sequence[Rates]
     stop: Callable[[float], str | None] = _go_on
+    skip_nonfinite: int = 0
     rewind: bool = True
     skip: int = 0
     prepare: Callable[[], object] | None = None

@@ -10,12 +10,14 @@ from ignite_lr.core.host import read
 __all__ = ["agree", "mean_over_ranks"]
 
 
-def agree(world: int, loss: float, updates: int, stop: bool) -> tuple[float, int, bool]:
-    """The mean loss over the ranks, and whether any of them wants to stop. One collective."""
-    loss, mean, squares, wishes = (total / world for total in _sum_over_ranks([loss, updates, updates**2, float(stop)]))
+def agree(world: int, loss: float | None, updates: int, stop: bool) -> tuple[float | None, int, bool]:
+    """The mean loss over the ranks that have one, and whether any of them wants to stop. One collective."""
+    own = [0.0, 0.0] if loss is None else [loss, 1.0]
+    total, known, *totals = _sum_over_ranks([*own, updates, updates**2, float(stop)])
+    mean, squares, wishes = (one / world for one in totals)
     if squares != mean**2:
         raise RuntimeError("the ranks disagree about whether this iteration updated the swept optimizer")
-    return loss, round(mean), wishes > 0
+    return total / known if known else None, round(mean), wishes > 0
 
 
 def mean_over_ranks(value: float) -> float:

@@ -61,8 +61,8 @@ class Strays:
         )
         if not self.stepped:
             return (
-                f"{text} (first_step() and second_step(), and a step in an event handler, are none), a GradScaler "
-                "skips every one, or the optimizer in to_save is not the one that trains"
+                f"{text} (first_step() and second_step(), and a step in an event handler, are none), it or a "
+                "GradScaler skips every one, or the optimizer in to_save is not the one that trains"
             )
         parts = vars(self._mentioned).items()
         names = [key for key, value in parts if any(value is other for other in self.stepped)]

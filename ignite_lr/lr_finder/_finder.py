@@ -89,6 +89,7 @@ class LRFinder:
         validation: Validation | None = None,
         repeats: int = 1,
         verify: int = 0,
+        skip_nonfinite: int = 0,
         snapshot_to: torch.device | str | os.PathLike[str] | None = None,
         progress_bar: bool | None = None,
         logger: Any = None,
@@ -105,10 +106,12 @@ class LRFinder:
                 step changes them; a trainer is left alone. Further optimizers that are not mentioned, but step,
                 are restored with their parameters all the same; the buffers and modes of their modules are not.
             output_transform: picks the loss out of what the process function returns: a number, or a tensor or array
-                of one element.
+                of one element. None, from either, is a batch that was skipped: no point, and no reason to stop; where
+                it made an update, the next one has the same rate.
             num_iter: the number of points, that is of updates of the optimizer. None: as many as ``run``'s data has
                 batches, times its ``max_epochs``.
-            start_lr: the rate of the first point, one number or one for each parameter group. None: the present rates.
+            start_lr: the rate of the first point, one number or one for each parameter group. None: the present rates,
+                as with ``FastaiLRFinder``; where these are too high to show the whole curve, the result says so.
             end_lr: the rate of the last point, likewise.
             step_mode: ``"exp"`` (a constant factor from point to point) or ``"linear"``.
             smooth_f: weight of the new loss in the smoothed losses, in [0, 1); 0 means no smoothing.
@@ -127,6 +130,8 @@ class LRFinder:
                 learnt and a lower one clearly less, at most 12; four times as many updates each from the edge, where
                 the rule abstains, and where nothing learns at first. ``result.verified`` has them, and
                 ``result.suggestion()`` is the largest rate that learns. 0: no trials.
+            skip_nonfinite: so many losses of each sweep, and of each trial, that are not finite pass like skipped
+                batches; the next one stops it. 0: the first one does.
             snapshot_to: where the copy of the training lies: None for the devices where it is, ``"cpu"`` or another
                 device, or a directory.
             progress_bar: None shows one on a terminal; True and False force it.
@@ -150,7 +155,17 @@ class LRFinder:
         if logger is not None and not hasattr(getattr(logger, "writer", logger), "add_figure"):
             raise TypeError(f"logger should be a TensorboardLogger, but given {type(logger)}")
         plan = SweepPlan(
-            setting.optimizer, num_iter, start_lr, end_lr, step_mode, smooth_f, diverge_th, ratios, repeats, verify
+            setting.optimizer,
+            num_iter,
+            start_lr,
+            end_lr,
+            step_mode,
+            smooth_f,
+            diverge_th,
+            ratios,
+            repeats,
+            verify,
+            skip_nonfinite,
         )
 
         def deliver(result: RangeTestResult | None = None) -> None:

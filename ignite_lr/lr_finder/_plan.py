@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from ignite_lr.core.arguments import shown
+from ignite_lr.core.arguments import Whole, shown
 from ignite_lr.core.host import read
 from ignite_lr.dry_run import DryRun
 from ignite_lr.range_test import sweep_rates
@@ -37,6 +37,7 @@ class SweepPlan:
         ratios: str | None,
         repeats: int,
         verify: int,
+        skip_nonfinite: int = 0,
     ) -> None:
         self.smooth_f = number("smooth_f", smooth_f)
         if not 0 <= self.smooth_f < 1:
@@ -50,6 +51,8 @@ class SweepPlan:
         self.num_iter = None if num_iter is None else count("if provided, num_iter", num_iter)
         self.repeats = count("repeats", repeats)
         self.verify = 0 if type(verify) is int and verify == 0 else count("verify", verify)
+        self.skip_nonfinite = Whole(0).check("skip_nonfinite", skip_nonfinite) or 0
+        self.present_start = start_lr is None
         self.starts, self.ends = _bounds(optimizer, start_lr, end_lr, step_mode, ratios)
 
     def points(self, engine: DryRun) -> int:

@@ -34,6 +34,7 @@ def sweep(engine: DryRun, plan: SweepPlan, deliver: Callable[[RangeTestResult], 
         record = yield Pass(
             rates,
             stop=curve.add,
+            skip_nonfinite=plan.skip_nonfinite,
             rewind=False,  # repeats are to see other batches
             measure=engine.validate,
             ahead=(plan.repeats - index - 1) * len(rates) + 2 * plan.verify,  # two trials are the least
@@ -48,23 +49,26 @@ def sweep(engine: DryRun, plan: SweepPlan, deliver: Callable[[RangeTestResult], 
             iterations=engine.iterations,
             step_mode=plan.step_mode,
             loss_name="Loss" if engine.validate is None else "Validation loss",
+            present_start=plan.present_start,
         )
         deliver(result)
     if reason in ("num_iter", "terminated"):
         notice("Run completed without loss diverging, increase end_lr, decrease diverge_th or look at lr_finder.plot()")
     if plan.verify:
         # only now, because what ends a verification early leaves what the sweep found
-        deliver(dataclasses.replace(result, verified=(yield from _verified(engine, result, plan.verify))))
+        deliver(dataclasses.replace(result, verified=(yield from _verified(engine, result, plan))))
 
 
 def _verified(
-    engine: DryRun, result: RangeTestResult, updates: int
+    engine: DryRun, result: RangeTestResult, plan: SweepPlan
 ) -> Generator[Pass, Record, tuple[VerifiedRate, ...]]:
     """Trials at constant rates, each over the batches with which the sweep began."""
-    trials = result.trials(updates)
+    trials = result.trials(plan.verify)
     while (rate := trials.upcoming()) is not None:
         row = rates_of_groups(result.lrs, rate)
-        record = yield Pass([row] * trials.updates, measure=engine.validate, name="trial")
+        record = yield Pass(
+            [row] * trials.updates, skip_nonfinite=plan.skip_nonfinite, measure=engine.validate, name="trial"
+        )
         if record.reason not in ("completed", "non_finite"):
             return ()  # ended early, like all that is yielded from here on
         trials.add(row[0] if len(row) == 1 else row, record.losses)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ignite_lr.core.arguments import Text, Whole, shown
+from ignite_lr.core.arguments import Flag, Text, Whole, shown
 from ignite_lr.range_test._curve import SweepCurve
 from ignite_lr.range_test._verified import VerifiedRate
 
@@ -101,6 +101,8 @@ def write_result(result: Any, path: str | os.PathLike[str]) -> Path:
         **{name: getattr(result, name) for name in _FIELDS},
         "sweeps": [{name: getattr(sweep, name) for name in _SWEEP_FIELDS} for sweep in result.sweeps],
     }
+    if result.present_start:
+        content["present_start"] = True
     if result.verified:
         content["verified"] = [{name: getattr(rate, name) for name in _TRIAL_FIELDS} for rate in result.verified]
     target = _path(path)
@@ -130,6 +132,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
         verified = tuple(_trial(trial) for trial in content.get("verified", ()))
         _check_shapes([values, *map(vars, sweeps)])
+        values["present_start"] = Flag().check("present_start", content.get("present_start", False))
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{name} is no range test result: {error!r}") from error
     return {**values, "sweeps": sweeps, "verified": verified}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from ignite_lr.range_test._matplotlib import SIZE
 from ignite_lr.range_test._matplotlib import range_test as draw_range_test
 from ignite_lr.range_test._picture import picture_of
 from ignite_lr.range_test._verified import Trials, VerifiedRate, confirmed
-from ignite_lr.suggestion import NoSuggestionError, Verdict
+from ignite_lr.suggestion import LOWER, NoSuggestionError, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +50,7 @@ class RangeTestResult(SweepCurve):
         loss_name: what the losses are, ``"Loss"`` or ``"Validation loss"``.
         sweeps: every sweep on its own, where there was more than one.
         verified: the rates at which the training was tried after the sweep, in that order; empty without ``verify``.
+        present_start: whether the sweep began at the optimizer's rate of then, because no ``start_lr`` was given.
 
     Example:
         >>> lrs = [1e-4 * 10 ** (i / 20) for i in range(100)]
@@ -64,20 +65,13 @@ class RangeTestResult(SweepCurve):
     loss_name: str = "Loss"
     sweeps: tuple[SweepCurve, ...] = field(default=())
     verified: tuple[VerifiedRate, ...] = ()
+    present_start: bool = False
 
     @classmethod
-    def from_sweeps(
-        cls, sweeps: Sequence[SweepCurve], *, smooth_f: float, iterations: int, step_mode: str, loss_name: str
-    ) -> RangeTestResult:
-        """Put one or several sweeps over the same rates together."""
+    def from_sweeps(cls, sweeps: Sequence[SweepCurve], *, smooth_f: float, **fields: Any) -> RangeTestResult:
+        """Put one or several sweeps over the same rates together; ``fields`` are the other attributes."""
         curve = sweeps[0] if len(sweeps) == 1 else mean_of(sweeps, smooth_f)
-        return cls(
-            **vars(curve),
-            iterations=iterations,
-            step_mode=step_mode,
-            loss_name=loss_name,
-            sweeps=tuple(sweeps) if len(sweeps) > 1 else (),
-        )
+        return cls(**vars(curve), sweeps=tuple(sweeps) if len(sweeps) > 1 else (), **fields)
 
     @property
     def groups(self) -> int:
@@ -309,7 +303,17 @@ class RangeTestResult(SweepCurve):
         return self._judged(0, 0)
 
     def _judged(self, skip_start: int, skip_end: int) -> Verdict:
-        """What the default rule says about every sweep without so many of its points."""
+        """What the default rule says about every sweep without so many of its points.
+
+        Where it asks for lower rates, and nobody chose the first one, it adds where that came from.
+        """
+        verdict = self._read(skip_start, skip_end)
+        if not (self.present_start and LOWER in verdict.reason):
+            return verdict
+        said = f"{verdict.reason}; without a start_lr the sweep began at the optimizer's present rate"
+        return replace(verdict, reason=f"{said}, {text_of(self.lrs[0])}")
+
+    def _read(self, skip_start: int, skip_end: int) -> Verdict:
         sweeps: tuple[SweepCurve, ...] = self.sweeps or (self,)
         longest = max((sweep.lrs for sweep in sweeps), key=len)
         lrs = (longest if self.groups == 1 else leading_lrs(longest))[skip_start:]

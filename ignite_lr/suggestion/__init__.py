@@ -26,6 +26,7 @@ from ignite_lr.suggestion._descent import (
     judge_repeats,
     unstable_lr,
 )
+from ignite_lr.suggestion._descent import LOWER as LOWER  # for the reason of a range test
 from ignite_lr.suggestion._fall import noise_of as noise_of  # for the trials of a range test
 from ignite_lr.suggestion._peers import fastai_lr_finder, minimum, slide, steep, steepest, valley
 

@@ -33,6 +33,10 @@ less than ``MIN_DEPTH`` of what one batch differs from the next, and not ``EDGE_
 either, which has this very confidence. Twice that depth has the confidence 2/3."""
 
 
+LOWER = "lower start_lr"
+"""What every reason asks for whose curve is cut off at its first rates."""
+
+
 class NoSuggestionError(RuntimeError):
     """The default rule cannot name a rate; the message says why and what to change."""
 
@@ -180,7 +184,7 @@ def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
 def _verdict(x: Floats, seen: Reading | None, *, cut: bool = False) -> Verdict:
     """What the default rule says to a reading of a curve over the rates ``x``; ``cut``: the next loss is not finite."""
     if seen is None:
-        said = f"the sweep has {len(x)} finite losses and the rule needs {MIN_POINTS}: lower start_lr or raise num_iter"
+        said = f"the sweep has {len(x)} finite losses and the rule needs {MIN_POINTS}: {LOWER} or raise num_iter"
         if cut:
             said += f"; the next loss, after {len(x)}, is not finite: look at that batch of the data first"
         return Verdict(None, 0.0, said)
@@ -194,7 +198,7 @@ def _verdict(x: Floats, seen: Reading | None, *, cut: bool = False) -> Verdict:
     elif strength < 1:
         return Verdict(None, confidence, _why_not(x, seen))
     elif fall.lowest < 3:  # what lies below the first rates is out of sight
-        said = f"the loss turns up at {x[fall.lowest]:.2g}, within the first points of the sweep: lower start_lr"
+        said = f"the loss turns up at {x[fall.lowest]:.2g}, within the first points of the sweep: {LOWER}"
         return Verdict(None, MIN_CONFIDENCE / 2, said)
     else:
         log_lr = (seen.done + min(np.log10(x[fall.lowest]), seen.done + 1)) / 2 + seen.late
@@ -210,10 +214,12 @@ def _verdict(x: Floats, seen: Reading | None, *, cut: bool = False) -> Verdict:
             said += (
                 f"; the sweep ended at {x[-1]:.2g} before the loss turned up: a larger end_lr may show a better rate"
             )
+        if seen.begun:  # what lies before is out of sight: the start of the descent, and with it its depth
+            confidence = (confidence + MIN_CONFIDENCE) / 2
+            said += f"; the descent was under way at the first rate, {x[0]:.2g}: {LOWER} to see all of it"
     if lr < x[0]:
         said = (
-            f"the descent was under way at the first rate, {x[0]:.2g}, and the best rate seems to lie below it: lower "
-            "start_lr (where it is left out, the sweep begins at the optimizer's present rate)"
+            f"the descent was under way at the first rate, {x[0]:.2g}, and the best rate seems to lie below it: {LOWER}"
         )
         return Verdict(None, MIN_CONFIDENCE / 2, said)
     return Verdict(min(lr, float(x[-1])), confidence, said)
@@ -223,7 +229,7 @@ def _why_not(x: Floats, seen: Reading) -> str:
     """Why there is no suggestion, and what to change."""
     rates = f"between {x[0]:.2g} and {x[-1]:.2g}"
     if seen.shapeless and seen.rises:
-        return f"the loss rises from the first rates on ({rates}): lower start_lr"
+        return f"the loss rises from the first rates on ({rates}): {LOWER}"
     if seen.edge is not None and seen.edge >= head(len(x)):
         rates += f"; it explodes at {x[seen.edge]:.2g}, and a tenth of that is the best guess there is"
     if seen.shapeless:

@@ -156,6 +156,7 @@ class Reading:
         edge: the last point before the loss leaves for good, or None.
         below_edge: by how many standard errors the decade below the edge lies lower than what comes before it.
         done: log10 of the rate at which 95% of the descent is done.
+        begun: whether the descent was under way at the first rates.
         late: how much to take off a log10 rate, because a sweep of few points per decade shows everything late.
         shapeless: whether there is no descent at all, lowest among the first points.
         rises: whether the loss is above its start from the first rates on.
@@ -168,6 +169,7 @@ class Reading:
     edge: int | None
     below_edge: float
     done: float
+    begun: bool
     late: float
     shapeless: bool
     rises: bool
@@ -198,6 +200,7 @@ def read_curve(x: Floats, raw: Floats) -> Reading | None:
         edge=edge,
         below_edge=0.0 if edge is None else edge_sigmas(x, y, edge, noise),
         done=crossing(log_x, fall.smooth, fall.start - 0.95 * fall.depth),
+        begun=bool(fall.start - fall.smooth[head(count) - 1] > max(0.2 * fall.depth, MIN_SIGMAS * noise * fall.shrink)),
         late=min(0.0, float(np.log10((count - 1) / decades / 200)) / 2),
         shapeless=shapeless,
         rises=bool(np.median(raw[count // 4 : count // 2]) > fall.start + noise),
