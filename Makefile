@@ -39,14 +39,14 @@ $(VENV)/.%: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
 	touch $@
 
-# The peers that the benchmarks run, apart from the package's own environment. fastai without its requirements: it would
+# The peers that the benchmarks run, apart from the package's own environment. Some without their requirements: those would
 # bring a torchvision that does not fit a CPU build of PyTorch.
 bench-env: $(VENV)-bench/.done
 
-$(VENV)-bench/.done: constraints-bench.txt
+$(VENV)-bench/.done: constraints-bench.txt constraints-bench-alone.txt
 	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
 	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --no-deps fastai==2.8.12
+	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --no-deps -r constraints-bench-alone.txt
 	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check -r constraints-bench.txt -e .
 	touch $@
 

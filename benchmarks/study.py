@@ -1,4 +1,4 @@
-"""What a study costs beside bare training steps, and what it finds beside Optuna's samplers.
+"""What a study costs beside bare training steps, and what it finds beside Optuna's samplers and Ray Tune.
 
 python benchmarks/study.py overhead
 python benchmarks/study.py regret
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -201,6 +202,48 @@ def halving(task: Task, n: int, seed: int) -> list[tuple[float, float]]:
     return curve
 
 
+def asha(task: Task, name: str, n: int, seed: int) -> list[tuple[float, float]]:
+    """The same with Ray Tune: random rates and its asynchronous successive halving, one trial at a time."""
+    import ray
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    length, rung = task.length, task.length // 8
+
+    def train(config: dict[str, float]) -> None:
+        torch.set_num_threads(1)
+        inner = Task(name, length)
+        inner.untrained = inner.validate()
+        (one,) = inner.study([Trial(config["lr"])], validate_every=rung).trials
+        for update, value in one.validations:
+            tune.report({"loss": min(value, inner.untrained), "updates": update})
+        if not one.validations:  # stopped before the first rung
+            tune.report({"loss": inner.untrained, "updates": one.updates})
+
+    if not ray.is_initialized():
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    fitted = tune.Tuner(
+        train,
+        param_space={"lr": tune.loguniform(1e-6, 10.0)},
+        tune_config=tune.TuneConfig(
+            metric="loss",
+            mode="min",
+            num_samples=4 * n,
+            reuse_actors=True,
+            scheduler=ASHAScheduler("updates", max_t=length, grace_period=rung, reduction_factor=2),
+            search_alg=tune.search.BasicVariantGenerator(random_state=seed),
+        ),
+        run_config=tune.RunConfig(verbose=0, storage_path=tempfile.mkdtemp()),
+    ).fit()
+    spent, best, curve = 0, task.untrained, []
+    for result in sorted(fitted, key=lambda result: result.metrics["timestamp"]):
+        spent += result.metrics["updates"]
+        if result.metrics["updates"] >= length:
+            best = min(best, result.metrics["loss"])
+        curve.append((spent / length, task.regret(best)))
+    return curve
+
+
 def at(curve: list[tuple[float, float]], budget: float) -> float:
     """The regret after so many full trainings; 1 before the first trial is done."""
     return next((regret for spent, regret in reversed(curve) if spent <= budget), 1.0)
@@ -217,6 +260,7 @@ def regret(length: int, n: int, seeds: int) -> None:
         for sampler in ("random", "QMC", "TPE"):
             methods[sampler] = [lambda t=task, s=sampler, k=seed: optunas(t, n, s, k) for seed in range(seeds)]  # type: ignore[misc]  # likewise
         methods["halving"] = [lambda t=task, k=seed: halving(t, n, k) for seed in range(seeds)]  # type: ignore[misc]  # likewise
+        methods["Ray Tune"] = [lambda t=task, m=name, k=seed: asha(t, m, n, k) for seed in range(seeds)]  # type: ignore[misc]  # likewise
         for method, runs in methods.items():
             for run in runs:
                 task.spent = 0

@@ -46,16 +46,16 @@ _MACHINERY = ("torch.nn.parallel", "torch.distributed", "torch._dynamo", "torch.
 
 def is_open(kind: type) -> bool:
     """Whether the attributes of objects of this class, or of a function from its module, may be a training's state."""
+    module = str(getattr(kind, "__module__", ""))
+    package = module.partition(".")[0]
+    if package in sys.stdlib_module_names:
+        return kind in _OPEN_STANDARD
     if isinstance(kind, type) and issubclass(
         kind, (Engine, types.ModuleType, type, enum.Enum, BaseException, _BaseDataLoaderIter)
     ):
         return False
-    module = str(getattr(kind, "__module__", ""))
-    package = module.partition(".")[0]
     if package == "torch":
         return module.startswith(_OPEN_TORCH) and not module.startswith(_MACHINERY)
-    if package in sys.stdlib_module_names:
-        return kind in _OPEN_STANDARD
     return package not in _CLOSED
 
 

@@ -23,6 +23,7 @@ GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.Ran
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _ATOMS = frozenset((*_PLAIN, *np.sctypeDict.values())) - {np.object_, np.void}
+_ATOMS_AND_TUPLES = _ATOMS | {tuple}
 
 
 def is_atom(kind: type) -> bool:
@@ -35,7 +36,7 @@ def are_atoms(values: Iterable[Any]) -> bool:
     kinds = set(map(type, values))
     if kinds <= _ATOMS:
         return True
-    if not kinds <= _ATOMS | {tuple}:
+    if not kinds <= _ATOMS_AND_TUPLES:
         return False
     inner = [value for value in values if type(value) is tuple]
     return set(map(type, chain.from_iterable(inner))) <= _ATOMS

@@ -10,7 +10,9 @@ What must never happen: that something met changes and neither comes back nor is
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable
+import gc
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
@@ -142,26 +144,27 @@ class Walk:
         self._pending = []
 
     def _go_on(self) -> None:
-        while self._pending:
-            item, self.role = self._pending.pop()
-            kind = type(item)
-            if kind not in self._visits:
-                self._visits[kind] = self._visit_for(kind)
-            visit = self._visits[kind]
-            known = id(item) in self._known
-            if visit is None or (known and (self.role is not Role.DATA or id(item) in self._data_ids)):
-                continue
-            if issubclass(kind, (DataLoader, Dataset, Sampler)):
-                self.role = Role.DATA
-            elif issubclass(kind, (nn.Module, Optimizer)):
-                if known:
+        with _uncollected():
+            while self._pending:
+                item, self.role = self._pending.pop()
+                kind = type(item)
+                if kind not in self._visits:
+                    self._visits[kind] = self._visit_for(kind)
+                visit = self._visits[kind]
+                known = id(item) in self._known
+                if visit is None or (known and (self.role is not Role.DATA or id(item) in self._data_ids)):
                     continue
-                self.role = Role.TRAINING
-            if self.role is Role.DATA:
-                self._data_ids.add(id(item))
-            self._known[id(item)] = item
-            self.is_new = not known
-            visit(self, item)
+                if issubclass(kind, (DataLoader, Dataset, Sampler)):
+                    self.role = Role.DATA
+                elif issubclass(kind, (nn.Module, Optimizer)):
+                    if known:
+                        continue
+                    self.role = Role.TRAINING
+                if self.role is Role.DATA:
+                    self._data_ids.add(id(item))
+                self._known[id(item)] = item
+                self.is_new = not known
+                visit(self, item)
 
     def keep(self, item: Any) -> Any:
         """What stands for a value among the contents of its holder; the value itself is visited later."""
@@ -275,6 +278,18 @@ class Walk:
             return {key: contents[key] for key in attributes if key in contents} | contents
 
         self.mapping(value, attributes, before, adapt)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage is made here, and the collector would go through all that is noted, time and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class _Again:
