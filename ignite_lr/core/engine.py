@@ -26,6 +26,7 @@ __all__ = [
     "data_length",
     "forget_run",
     "handlers_of",
+    "in_iteration",
     "in_training_step",
     "is_registered",
     "is_running",
@@ -40,6 +41,9 @@ INTERNALS = frozenset(vars(Engine(lambda engine, batch: None)))
 
 # looked up once: a member of an enumeration is found slowly
 _ITERATION_STARTED = Events.ITERATION_STARTED
+
+_LOOPS = (Engine._run_once_on_dataset_as_gen.__code__, Engine._run_once_on_dataset_legacy.__code__)
+_FIRE = Engine._fire_event.__code__
 
 Handlers = tuple[Any, ...]
 
@@ -62,12 +66,32 @@ def is_running(trainer: Engine) -> bool:
     return run is None or run.gi_running
 
 
+def in_iteration(trainer: Engine) -> bool:
+    """What :func:`in_training_step` does not see at once: where events of the step's own hide where the trainer is.
+
+    The call stack tells then, that of whatever thread the trainer runs in: what runs right above its loop is the step,
+    or the firing of an event.
+    """
+    if not is_running(trainer):
+        return False
+    if isinstance(trainer.last_event_name, Events):
+        return trainer.last_event_name is _ITERATION_STARTED
+    for innermost in sys._current_frames().values():
+        above: FrameType | None = None
+        frame: FrameType | None = innermost
+        while frame is not None:
+            if frame.f_code in _LOOPS and frame.f_locals["self"] is trainer:
+                fired = above.f_locals["event_name"] if above and above.f_code is _FIRE else _ITERATION_STARTED
+                return fired is _ITERATION_STARTED
+            above, frame = frame, frame.f_back
+    return False
+
+
 def running_trainers() -> Iterator[Engine]:
     """The engines whose loop is on the call stack of this thread, innermost first."""
-    loops = {Engine._run_once_on_dataset_as_gen.__code__, Engine._run_once_on_dataset_legacy.__code__}
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code in loops:
+        if frame.f_code in _LOOPS:
             yield frame.f_locals["self"]
         frame = frame.f_back
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, SupportsIndex, cast
+from typing import Any, NoReturn, SupportsIndex
 
 from ignite.engine import Engine, Events
 from ignite.engine.events import RemovableEventHandle
 from torch.optim import Optimizer
 
-from ignite_lr.core.engine import add_first, in_training_step, is_running
+from ignite_lr.core.engine import add_first, in_iteration, in_training_step
 from ignite_lr.core.host import Readback
 from ignite_lr.core.notice import notice
 from ignite_lr.core.step_hooks import StepHooks, steps_on_stack
@@ -27,8 +27,6 @@ from ignite_lr.core.subscription import Callback, Phase, Subscription
 __all__ = ["Updates", "is_suspended", "suspended"]
 
 _NO_KEYWORDS: dict[str, Any] = {}
-# looked up once: a member of an enumeration is found slowly
-_ITERATION_STARTED = Events.ITERATION_STARTED
 
 # Iterations without an update after which something is probably wrong, and what then does not happen
 PATIENCE = 100
@@ -63,10 +61,6 @@ class Updates:
         self._launched: tuple[Callback, ...] = ()
         self._counted: tuple[Callback, ...] = ()
         self._completed: tuple[Callback, ...] = ()
-        # The iteration that was completed last, or what it was when the run began; once the training step has fired
-        # events of its own, also whether the trainer is between two iterations.
-        self._last_iteration = -1
-        self._between: bool | None = None
         self._known_count = 0  # at the end of the last iteration
         self._idle = 0  # iterations since the last update
         self._said = False
@@ -174,10 +168,7 @@ class Updates:
         trainer = self.trainer
         assert trainer is not None  # whoever subscribes holds it
         StepHooks.of(self.optimizer).watch(self)
-        self._handles = [
-            add_first(trainer, Events.STARTED, self._between_iterations),
-            add_first(trainer, Events.ITERATION_COMPLETED, self._iteration_completed),
-        ]
+        self._handles = [add_first(trainer, Events.ITERATION_COMPLETED, self._iteration_completed)]
         # The optimizer holds its hooks, they hold the handlers, and these the optimizer: a circle, which is opened with
         # the end of the trainer, so that a training that was dropped is freed without the collector.
         self._until_dropped = weakref.finalize(trainer, _trainer_gone, weakref.ref(self))
@@ -188,36 +179,14 @@ class Updates:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._between = None
         if self._until_dropped is not None:
             self._until_dropped.detach()
             self._until_dropped = None
 
-    def _inside_iteration(self) -> bool:
-        """What :func:`in_training_step` does not see at once."""
-        trainer = self._trainer()
-        if trainer is None or not is_running(trainer):
-            return False
-        event = trainer.last_event_name
-        if event is _ITERATION_STARTED:
-            return True
-        if isinstance(event, Events):
-            return False
-        # An event of the step's own tells nothing. Watching the start of every iteration does, but is for those who
-        # need it; the first time, the number of the iteration has to do.
-        inside = self._between is False or (self._between is None and trainer.state.iteration != self._last_iteration)
-        if self._between is None:
-            self._between = not inside
-            self._handles.append(add_first(trainer, _ITERATION_STARTED, self._iteration_started))
-        return inside
-
     def before_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A step of the optimizer begins; called by its hooks."""
         trainer = self._trainer()
-        if trainer is None or self.suspended:
-            self._depth = 0
-            return
-        if not in_training_step(trainer) and not self._inside_iteration():
+        if trainer is None or self.suspended or not (in_training_step(trainer) or in_iteration(trainer)):
             self._depth = 0
             return
         if self._depth and steps_on_stack(self.optimizer) > 1:
@@ -274,20 +243,7 @@ class Updates:
             "trainer."
         )
 
-    def _between_iterations(self) -> None:
-        trainer = cast("Engine", self._trainer())  # it is the one that calls
-        self._last_iteration = trainer.state.iteration
-        if self._between is not None:
-            self._between = True
-
-    def _iteration_started(self) -> None:
-        self._between = False
-
     def _iteration_completed(self) -> None:
-        trainer = cast("Engine", self._trainer())  # it is the one that calls
-        self._last_iteration = trainer.state.iteration
-        if self._between is not None:
-            self._between = True
         if self.count != self._known_count:
             self._known_count = self.count
             self._idle = 0

@@ -34,22 +34,20 @@ class Drive:
 
     def __init__(self, scheduler: Any, by_epochs: bool) -> None:
         self._scheduler = scheduler
-        # a scheduler of ours has no parts, and is looked at several times an iteration
+        # One of ours says itself when somebody else moves it: it is looked at several times an iteration.
         self.ours: Any = scheduler if isinstance(scheduler, ScheduleLR | ScheduleParam) else None
         self._counted = callable(getattr(scheduler, "step_update", None))
         self._by_epochs = by_epochs
         self._strange = 0
         self._left = _where(scheduler)
-        # the same of a scheduler of ours
-        self.at = self.loads = 0
-        self._stay()
+        self.moves, self._loads = self._moved()
 
     def step(self, count: int, *metric: Any) -> None:
         """Step the scheduler; ``count`` is the number of updates, iterations or epochs so far."""
         scheduler = self._scheduler
         if self.ours is not None:
-            scheduler.step()
-            self.at = scheduler.last_epoch
+            self.ours.driven = True
+            self.ours.step()
             return
         if self._counted:
             (scheduler.step if self._by_epochs else scheduler.step_update)(count, *metric)
@@ -68,25 +66,23 @@ class Drive:
 
     def undisturbed(self) -> bool:
         """Whether the scheduler is where it was left."""
-        ours = self.ours
-        if ours is not None:
-            return bool(ours.last_epoch == self.at and ours.loads == self.loads)
-        return self._counted or _where(self._scheduler) == self._left
-
-    def _stay(self) -> None:
         if self.ours is not None:
-            self.at, self.loads = self.ours.last_epoch, self.ours.loads
+            return bool(self.ours.moves == self.moves)
+        return self._counted or _where(self._scheduler) == self._left
 
     def look(self) -> bool:
         """Notice where somebody else has moved the scheduler or a part of it; whether that was by loading a state."""
         if self.undisturbed():
             return False
-        before = self._left if self.ours is None else [(self.at, self.loads)]
+        before, loads = self._left, self._loads
         self._left = _where(self._scheduler)
-        self._stay()
-        moves = [(now[0] - then[0], now[1] - then[1]) for then, now in zip(before, self._left, strict=False)]
-        if any(steps < 0 or loads for steps, loads in moves):
-            return True  # only a load goes back
+        self.moves, self._loads = self._moved()
+        if self.ours is not None:
+            loaded = self._loads != loads
+        else:  # only a load goes back
+            loaded = any(now[0] < then[0] or now[1] != then[1] for then, now in zip(before, self._left, strict=False))
+        if loaded:
+            return True
         self._strange += 1
         if self._strange == 2:  # once may have been a load, or a start in the middle
             notice(
@@ -95,6 +91,10 @@ class Drive:
                 "too fast: leave one of them out."
             )
         return False
+
+    def _moved(self) -> tuple[int, int]:
+        """How often others have moved a scheduler of ours, and how often by loading a state."""
+        return (0, 0) if self.ours is None else (self.ours.moves, self.ours.loads)
 
 
 def _where(scheduler: Any) -> list[tuple[float, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, cast
 
 import torch
@@ -27,6 +28,10 @@ from ignite_lr.scheduler._factors import checked, compare, described, factors_at
 from ignite_lr.schedules import ScheduleFunction
 
 __all__ = ["ScheduleLR"]
+
+# looked up once
+_INFINITE = math.inf
+_base_of = itemgetter("initial_lr")
 
 
 class ScheduleLR(LambdaLR):
@@ -84,10 +89,14 @@ class ScheduleLR(LambdaLR):
         # refuses last_epoch where a group has no initial_lr.
         self.optimizer = optimizer
         self.last_epoch = last
-        self.loads = 0
         self._factor = 1.0
         self._written: list[Rate] | None = []
         self._step_count = 1  # read by others only, for PyTorch's check of the order of calls
+        # What LRSchedulerHandler goes by: states loaded, these and steps that were not its own, and whether the next
+        # step is. That one follows an update, before which it has seen to it that the base rates are those known.
+        self.loads = 0
+        self.moves = 0
+        self.driven = False
         self._groups: list[dict[str, Any]] = []
         self._bases: list[Rate] = []
         for i, group in enumerate(groups):
@@ -134,29 +143,32 @@ class ScheduleLR(LambdaLR):
         """
         step = self.last_epoch + 1 if epoch is None else epoch
         groups = self.optimizer.param_groups
-        bases = self._bases
+        if not self.driven:
+            self._step_of_others(step)
+        self.driven = False
         # loading a state into the optimizer replaces the list, adding a group makes it longer
-        if groups is not self._groups or len(groups) != len(bases):
+        if groups is not self._groups or len(groups) != self._count:
             self._meet_groups()
-            bases = self._bases
         schedule = self._simple
-        first = groups[0]
-        if schedule is not None and first["lr"].__class__ is float:
-            factor = schedule(step)
-            if factor.__class__ is not float or not 0.0 <= factor < math.inf:
-                factor = checked(factor, schedule, step)
+        if schedule is None or groups[0]["lr"].__class__ is not float:
+            self._meet_groups()
+            self._apply(self._rates(step))
+            self.last_epoch = step
+            return
+        factor = schedule(step)
+        if factor.__class__ is not float or not 0.0 <= factor < _INFINITE:
+            factor = checked(factor, schedule, step)
+        base = self._base
+        if base is not None:
+            rate = base * factor
+            for group in groups:
+                group["lr"] = rate
+        else:
             # the lengths are the same, and saying so costs as much as one pass of the loop
-            for group, base in zip(groups, bases):  # noqa: B905 - see above
-                if group["initial_lr"] is not base:
-                    break  # somebody has written another one
+            for group, base in zip(groups, self._bases):  # noqa: B905 - see above
                 group["lr"] = base * factor
-            else:
-                self._factor = factor
-                self._written = None
-                self.last_epoch = step
-                return
-        self._meet_groups()
-        self._apply(self._rates(step))
+        self._factor = factor
+        self._written = None
         self.last_epoch = step
 
     def __repr__(self) -> str:
@@ -226,6 +238,7 @@ class ScheduleLR(LambdaLR):
         compare(state_dict, described(self._functions, self._shared), self.absolute)
         self.last_epoch = step
         self.loads += 1
+        self.moves += 1
         self.base_lrs = bases
         self._meet_groups()
         if rates is not None and in_use:
@@ -241,22 +254,27 @@ class ScheduleLR(LambdaLR):
     def changed(self) -> bool:
         """Whether base rates or groups are no longer those that the present rates were made of."""
         groups, bases = self.optimizer.param_groups, self._bases
-        if groups is not self._groups or len(groups) != len(bases):
+        if groups is not self._groups or len(groups) != self._count:
             return True
-        if len(bases) == 1:  # asked before every update
-            if groups[0]["initial_lr"] is not bases[0]:
-                return True
-        else:
-            for group, base in zip(groups, bases):  # noqa: B905 - the lengths are the same
-                if group["initial_lr"] is not base:
-                    return True
-        return self._simple is None and self._versions != _versions(bases)
+        if self._simple is None:
+            same = all(group["initial_lr"] is base for group, base in zip(groups, bases, strict=True))
+            return not same or self._versions != _versions(bases)
+        # asked before every update, most often of one group; a list compares its numbers by identity first
+        return groups[0]["initial_lr"] is not bases[0] if self._count == 1 else [*map(_base_of, groups)] != bases
 
     def follow(self) -> None:
         """Write the rates of the present update anew, of the base rates as they are now."""
         self._meet_groups()
         if self.last_epoch >= 0:
             self._apply(self._rates(self.last_epoch))
+
+    def _step_of_others(self, step: int) -> None:
+        """What goes before a step that is not the handler's; one back is to it as the loading of a state."""
+        self.moves += 1
+        if step < self.last_epoch:
+            self.loads += 1
+        if self.changed():
+            self._meet_groups()
 
     def _meet_groups(self) -> None:
         """See what has become of the parameter groups and of their base rates."""
@@ -283,11 +301,14 @@ class ScheduleLR(LambdaLR):
                 group["initial_lr"] = base
             bases.append(base)
         self._groups, self._bases, self._versions = groups, bases, _versions(bases)
+        self._count = len(groups)
         # the schedule, where all rates are plain numbers that come from one factor
         simple = not self.absolute and not any(
             isinstance(rate, torch.Tensor) for rate in (*bases, *(group["lr"] for group in groups))
         )
         self._simple = self._shared if simple else None
+        # the base rate that all groups have, as they do where they differ in weight decay alone
+        self._base = bases[0] if simple and bases.count(bases[0]) == len(bases) else None
 
     def _rates(self, step: int, bases: Sequence[Rate] | None = None) -> list[Rate]:
         """The rate of each group, from one evaluation of each different schedule."""

@@ -71,7 +71,10 @@ class ScheduleParam:
         self.absolute = Flag().check("absolute", absolute)
         self.last_epoch = cast("int", Whole(-1).check("last_epoch", last_epoch))
         self._functions, self._shared = functions_for(schedule, len(optimizer.param_groups))
+        # as in ScheduleLR
         self.loads = 0
+        self.moves = 0
+        self.driven = False
         warn_of(self._functions)
         self.step()
 
@@ -96,6 +99,11 @@ class ScheduleParam:
             ValueError: if it returns a factor that is negative or not finite, or a parameter group has no schedule.
         """
         step = self.last_epoch + 1 if epoch is None else epoch
+        if not self.driven:
+            self.moves += 1
+            if step < self.last_epoch:
+                self.loads += 1
+        self.driven = False
         self._write(self._values(step, self.base_values))
         self.last_epoch = step
 
@@ -159,6 +167,7 @@ class ScheduleParam:
             group[f"initial_{self.name}"] = base
         self.last_epoch = step
         self.loads += 1
+        self.moves += 1
         if values is not None:
             self._write(values)
 

@@ -99,25 +99,35 @@ class Stint:
 
     def _before(self) -> None:
         """Before an update: the second one in an iteration needs the rate that the first one made due."""
-        handler, follower, drive = self._handler, self._follower, self._drive
-        ours = drive.ours
-        if ours is not None and ours.last_epoch == drive.at and ours.loads == drive.loads:
-            pass  # undisturbed, in what is nearly every update of nearly every training
-        elif drive.look():
-            self.forget()
+        handler, plain = self._handler, self._plain
+        if (
+            plain is not None
+            and plain.moves == self._drive.moves
+            and self._updates.count == self._seen
+            and not handler._due
+        ):
+            # what the rest does, in what is nearly every update of nearly every training
+            if plain.changed():
+                plain.follow()
+            return
+        self._look()
         if self._updates.count != self._seen and self._by_updates:
             self._advance()
         if handler._due and handler.metric is None and self.trainer is not None:
             handler._catch_up(self.trainer)
-        if follower is not None and follower.changed():
-            follower.follow()
+        if self._follower is not None and self._follower.changed():
+            self._follower.follow()
+
+    def _look(self) -> None:
+        """What was due is not, once a state was loaded into the scheduler."""
+        if self._drive.look():
+            self.forget()
 
     def _advance(self) -> None:
         trainer = self._trainer()
         if trainer is None:
             return
-        if self._handler._drive.look():
-            self.forget()
+        self._look()
         if self._by_updates:
             due = self._updates.count - self._seen
             self._seen += due
@@ -129,16 +139,13 @@ class Stint:
     def _iteration_completed(self) -> None:
         due = self._updates.count - self._seen
         plain = self._plain
-        if due == 1 and plain is not None:
-            handler, drive = self._handler, self._drive
-            if plain.last_epoch == drive.at and plain.loads == drive.loads and not handler._due:
-                # what _advance() does, in what is nearly every iteration of nearly every training
-                self._seen += 1
-                handler._ticks += 1
-                plain.step()
-                drive.at = plain.last_epoch
-                return
-        if due:
+        if due == 1 and plain is not None and plain.moves == self._drive.moves:
+            # what _advance() does, in what is nearly every iteration of nearly every training
+            self._seen += 1
+            self._handler._ticks += 1
+            plain.driven = True
+            plain.step()
+        elif due:
             self._advance()
 
     def _pass(self) -> None:
@@ -147,8 +154,7 @@ class Stint:
         if trainer is None:
             return
         handler = self._handler
-        if handler._drive.look():
-            self.forget()
+        self._look()
         handler._position = trainer.state.iteration if handler.interval == "iteration" else trainer.state.epoch
         handler._resumed = False
         self._passed += 1
