@@ -151,11 +151,15 @@ class WarmupScheduler(LRScheduler):
             "step_count": self._step_count,
             "first_lrs": [copied(rate) for rate in self.first_lrs],
             "base_lrs": [copied(group.get("initial_lr", group["lr"])) for group in self.optimizer.param_groups],
+            # inside another scheduler, the rates may be the other's
+            "rates": [copied(rate) for rate in self._last_lr] if self.owns() else None,
             "scheduler": self.scheduler.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a saved state; the optimizer's rates are in the optimizer's own.
+        """Take over a saved state, and write the rates that are due into the optimizer.
+
+        One whose rates were not the optimizer's when it was saved, as a part of another scheduler, writes none.
 
         Args:
             state_dict: what :meth:`state_dict` returned.
@@ -170,7 +174,14 @@ class WarmupScheduler(LRScheduler):
             group["initial_lr"] = in_form_of(group["lr"], copied(base))
         self._marks = self._marks_now()
         self.scheduler.load_state_dict(state_dict["scheduler"])
-        # the optimizer's own state, loaded before or after, has the rate
+        # The optimizer's own state has them too, and may have been loaded before this scheduler was made, which began
+        # with the rates of update 0.
+        rates = state_dict.get("rates")
+        if rates is not None and self.last_epoch <= self.warmup_steps:
+            self._write()
+        elif rates is not None and not callable(getattr(self.scheduler, "follow", None)):
+            for group, rate in zip(groups, rates, strict=True):
+                write(group, "lr", rate)
         self._last_lr = [copied(group["lr"]) for group in groups]
 
     def _write(self) -> None:
