@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ignite_lr.core.arguments import Choice, Flag, Real, Whole, shown
+from ignite_lr.core.arguments import Choice, Flag, Real, Whole, is_scalar, shown
 from ignite_lr.core.host import arrays, listed, read
 
 __all__ = [
@@ -97,7 +97,7 @@ class ClipRule:
 
 def _positive(name: str, value: Any) -> float:
     """A number above 0, ``inf`` included, also as a 0-d tensor."""
-    if isinstance(value, torch.Tensor) and value.ndim == 0 and value.dtype != torch.bool:
+    if is_scalar(value):
         value = read([value])[0]
     if isinstance(value, float | np.floating) and value == math.inf:
         return math.inf
@@ -110,7 +110,7 @@ _RULES: dict[str, Any] = {
     "window": Whole(1, or_none=True).check,
     "warmup_updates": Whole(0).check,
     "max_norm": lambda name, value: math.inf if value is None else _positive(name, value),
-    "norm_type": lambda name, value: math.inf if value == "inf" else _positive(name, value),
+    "norm_type": lambda name, value: math.inf if isinstance(value, str) and value == "inf" else _positive(name, value),
     "on_nonfinite": Choice(("count", "skip", "raise")).check,
     "per_group": Flag().check,
     "enabled": Flag().check,

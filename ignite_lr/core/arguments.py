@@ -8,13 +8,17 @@ raises is shown by its type.
 from __future__ import annotations
 
 import math
+import os
 import reprlib
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from numbers import Integral
 from numbers import Real as RealNumber
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from ignite.engine import Engine
 from torch.optim import Optimizer
 
@@ -27,10 +31,16 @@ __all__ = [
     "Text",
     "Whole",
     "check_callable",
+    "check_items",
     "check_optimizer",
+    "check_path",
+    "check_state",
     "check_trainer",
     "is_number",
+    "is_scalar",
     "shown",
+    "wrong_type",
+    "wrong_value",
 ]
 
 
@@ -48,23 +58,26 @@ _brief = _Brief()
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it, in at most a few hundred characters, also where its ``repr`` raises.
+    """A value as an error shows it, in at most 240 characters, also where its ``repr`` raises.
 
     Example:
         >>> shown("a" * 1000) < "a" * 1000, shown(3)
         (True, '3')
     """
     try:
-        return _brief.repr(value)
-    except Exception:  # a repr of the user's own
+        text = _brief.repr(value)
+    except Exception:  # a repr of the user's own, or an integer of more digits than Python writes
         return f"<{type(value).__name__}>"
+    return text if len(text) <= 240 else f"{text[:118]}...{text[-118:]}"
 
 
-def _wrong_type(name: str, rule: str, value: object) -> TypeError:
-    return TypeError(f"{name} must be {rule}, got {shown(value)} of type {type(value).__name__}.")
+def wrong_type(name: str, rule: str, value: object, hint: str = "") -> TypeError:
+    """The error for a value of the wrong kind; ``hint`` says what to write instead."""
+    return TypeError(f"{name} must be {rule}, got {shown(value)} of type {type(value).__name__}{hint and ': '}{hint}.")
 
 
-def _wrong_value(name: str, rule: str, value: object) -> ValueError:
+def wrong_value(name: str, rule: str, value: object) -> ValueError:
+    """The error for a value of the right kind that may not be."""
     return ValueError(f"{name} must be {rule}, got {shown(value)}.")
 
 
@@ -75,7 +88,7 @@ def check_trainer(value: object, name: str = "trainer") -> Engine:
         TypeError: if it is none.
     """
     if not isinstance(value, Engine):
-        raise _wrong_type(name, "an ignite.engine.Engine", value)
+        raise wrong_type(name, "an ignite.engine.Engine", value)
     return value
 
 
@@ -86,7 +99,7 @@ def check_optimizer(value: object, name: str = "optimizer") -> Optimizer:
         TypeError: if it is none.
     """
     if not isinstance(value, Optimizer):
-        raise _wrong_type(name, "a torch.optim.Optimizer", value)
+        raise wrong_type(name, "a torch.optim.Optimizer", value)
     return value
 
 
@@ -97,7 +110,58 @@ def check_callable(name: str, value: Any, *, or_none: bool = False) -> Any:
         TypeError: if it cannot.
     """
     if not callable(value) and not (or_none and value is None):
-        raise _wrong_type(name, "callable or None" if or_none else "callable", value)
+        raise wrong_type(name, "callable or None" if or_none else "callable", value)
+    return value
+
+
+def check_items(name: str, rule: str, value: Any, hint: str = "") -> tuple[Any, ...]:
+    """The items of a sequence, also of an array or an iterator; what has no order, and text, is none.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    if not isinstance(value, str | bytes | Mapping | Set):
+        try:
+            items = iter(value)
+        except Exception:  # a tensor without dimensions, an object whose own method raises
+            pass
+        else:
+            return tuple(items)
+    raise wrong_type(name, rule, value, hint)
+
+
+def check_path(value: Any, name: str = "path") -> Path:
+    """The path, if a file can have that name.
+
+    Raises:
+        TypeError: if it is no path.
+        ValueError: if no file can be called so.
+    """
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise wrong_type(name, "a string or a path", value)
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        encoded = b""
+    # 4,096 bytes are the most that Linux takes, and more than the others do
+    if not encoded or b"\0" in encoded or len(encoded) > 4096:
+        raise wrong_value(name, "a name that a file can have", value)
+    return Path(text)
+
+
+def check_state(value: Any, *keys: str) -> Mapping[str, Any]:
+    """A saved state, if it has these keys.
+
+    Raises:
+        TypeError: if it is no mapping.
+        ValueError: if something is missing in it.
+    """
+    if not isinstance(value, Mapping):
+        raise wrong_type("state_dict", "a dict", value)
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise ValueError(f"state_dict must have {' and '.join(missing)}, got {shown(sorted(map(shown, value)))}.")
     return value
 
 
@@ -118,6 +182,13 @@ def is_number(value: object) -> bool:
     return isinstance(value, RealNumber) and not isinstance(value, bool | np.bool_)
 
 
+def is_scalar(value: object) -> bool:
+    """Whether it is a tensor of one real number that can be read."""
+    if not isinstance(value, torch.Tensor) or value.ndim or value.is_meta:
+        return False
+    return value.dtype != torch.bool and not value.is_complex()
+
+
 MOST = 2**63 - 1
 """The largest count: what an int64 on a device holds."""
 
@@ -134,9 +205,9 @@ class Whole:
         if value is None and self.or_none:
             return None
         if not is_number(value) or not isinstance(value, Integral):
-            raise _wrong_type(name, "an integer or None" if self.or_none else "an integer", value)
+            raise wrong_type(name, "an integer or None" if self.or_none else "an integer", value)
         if self.minimum is not None and value < self.minimum:
-            raise _wrong_value(name, f"at least {self.minimum}", value)
+            raise wrong_value(name, f"at least {self.minimum}", value)
         number = int(value)
         if number > MOST:
             raise ValueError(f"{name} must be at most 2**63 - 1, got a number of {number.bit_length()} bits.")
@@ -157,19 +228,19 @@ class Real:
         if value is None and self.or_none:
             return None
         if not is_number(value):
-            raise _wrong_type(name, "a real number or None" if self.or_none else "a real number", value)
+            raise wrong_type(name, "a real number or None" if self.or_none else "a real number", value)
         try:
             number = float(value)
         except OverflowError as error:  # an int or a Fraction beyond all floats
-            raise _wrong_value(name, "finite as a float", value) from error
+            raise wrong_value(name, "finite as a float", value) from error
         if not math.isfinite(number):
-            raise _wrong_value(name, "finite", value)
+            raise wrong_value(name, "finite", value)
         if number < self.minimum:
-            raise _wrong_value(name, f"at least {self.minimum:g}", value)
+            raise wrong_value(name, f"at least {self.minimum:g}", value)
         if number > self.maximum:
-            raise _wrong_value(name, f"at most {self.maximum:g}", value)
+            raise wrong_value(name, f"at most {self.maximum:g}", value)
         if number <= self.above:
-            raise _wrong_value(name, f"greater than {self.above:g}", value)
+            raise wrong_value(name, f"greater than {self.above:g}", value)
         return number
 
 
@@ -182,9 +253,9 @@ class Choice:
     def check(self, name: str, value: Any) -> str:
         """The value."""
         if not isinstance(value, str):
-            raise _wrong_type(name, "a string", value)
+            raise wrong_type(name, "a string", value)
         if value not in self.names:
-            raise _wrong_value(name, f"one of {', '.join(map(repr, self.names))}", value)
+            raise wrong_value(name, f"one of {', '.join(map(repr, self.names))}", value)
         return value
 
 
@@ -195,7 +266,7 @@ class Flag:
     def check(self, name: str, value: Any) -> bool:
         """The value as a bool."""
         if not isinstance(value, bool | np.bool_):
-            raise _wrong_type(name, "True or False", value)
+            raise wrong_type(name, "True or False", value)
         return bool(value)
 
 
@@ -212,7 +283,7 @@ class Text:
             return None
         rule = ("a string" if self.empty else "a non-empty string") + (" or None" if self.or_none else "")
         if not isinstance(value, str):
-            raise _wrong_type(name, rule, value)
+            raise wrong_type(name, rule, value)
         if not value and not self.empty:
-            raise _wrong_value(name, rule, value)
+            raise wrong_value(name, rule, value)
         return value

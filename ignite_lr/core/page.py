@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ignite_lr.core.arguments import Text
+from ignite_lr.core.arguments import Text, check_path
 
 __all__ = ["bokeh_models", "write_page"]
 
@@ -38,7 +38,12 @@ def write_page(content: Any, path: str | os.PathLike[str], title: str) -> Path:
 
     Returns:
         the path.
+
+    Raises:
+        TypeError: if ``path`` is no path, or ``title`` no string.
+        ValueError: if no file can be called so.
     """
+    target = check_path(path)
     Text().check("title", title)
     from bokeh.embed import file_html
     from bokeh.resources import INLINE
@@ -47,6 +52,6 @@ def write_page(content: Any, path: str | os.PathLike[str], title: str) -> Path:
     if 'name="viewport"' not in text:
         viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
         text = text.replace("<head>", f"<head>\n    {viewport}", 1)
-    target = Path(path)
-    target.write_text(text, encoding="utf-8")
+    # half of a pair of surrogates, in a title or a name, is no text that a file can hold
+    target.write_text(text, encoding="utf-8", errors="backslashreplace")
     return target

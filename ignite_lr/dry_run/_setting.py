@@ -72,17 +72,18 @@ class Setting:
             raise TypeError(f"optimizer_key should be a str, but given {type(optimizer_key)}")
         if optimizer_key not in to_save:
             raise ValueError(
-                f"Mapping to_save should contain '{optimizer_key}' key, or optimizer_key be another, but has "
+                f"Mapping to_save should contain {shown(optimizer_key)} key, or optimizer_key be another, but has "
                 f"{shown(list(to_save))}"
             )
         optimizer = to_save[optimizer_key]
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"Object to_save['{optimizer_key}'] should be torch optimizer, but given {type(optimizer)}")
+            where = f"to_save[{shown(optimizer_key)}]"
+            raise TypeError(f"Object {where} should be torch optimizer, but given {type(optimizer)}")
         without = next((index for index, group in enumerate(optimizer.param_groups) if "lr" not in group), None)
         if without is not None:
             kind, known = type(optimizer).__name__, list(optimizer.param_groups[without])
             raise TypeError(
-                f"Object to_save['{optimizer_key}'] should be an optimizer with a learning rate, but parameter "
+                f"Object to_save[{shown(optimizer_key)}] should be an optimizer with a learning rate, but parameter "
                 f"group {without} of this {kind} has no 'lr', only {shown(known)}"
             )
         make_hookable(optimizer)  # raises for what counts no updates

@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.utils.weak import TensorWeakRef
 
+from ignite_lr.core.arguments import check_path
+
 __all__ = ["Restore", "Slot", "TensorCopies", "place"]
 
 # Puts one value back as it was and returns it.
@@ -338,11 +340,11 @@ def place(to: torch.device | str | os.PathLike[str] | None) -> tuple[torch.devic
         try:
             to = torch.device(to)
         except RuntimeError:
-            return None, Path(str(to))
+            return None, check_path(to, "snapshot_to")
     if isinstance(to, torch.device):
         if to.type == "meta":
             raise ValueError("snapshot_to must be a device that holds values, got meta.")
         return to, None
     if isinstance(to, os.PathLike):
-        return None, Path(to)
+        return None, check_path(to, "snapshot_to")
     raise TypeError(f"snapshot_to must be None, a device or a directory, but given {type(to).__name__}")

@@ -15,7 +15,7 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers.base_logger import BaseLogger, BaseOptimizerParamsHandler, BaseOutputHandler
 
-from ignite_lr.core.arguments import Whole, is_number, shown
+from ignite_lr.core.arguments import Whole, check_path, is_number, shown
 from ignite_lr.core.host import numbers
 from ignite_lr.logger._names import Names, Rule
 
@@ -42,6 +42,7 @@ class JSONLinesLogger(BaseLogger):
 
     Raises:
         TypeError: if ``path`` is no path.
+        ValueError: if no file can be called so.
 
     Example:
         >>> import tempfile
@@ -52,10 +53,8 @@ class JSONLinesLogger(BaseLogger):
         {"step": 1, "lr/SGD": 0.1}
     """
 
-    def __init__(self, path: str | Path) -> None:
-        if not isinstance(path, (str, Path)):
-            raise TypeError(f"path must be a str or a pathlib.Path, got {shown(path)} of type {type(path).__name__}.")
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = check_path(path)
         self._file: io.FileIO | None = None
         self._rest = b""
         self._written = False
@@ -169,7 +168,7 @@ def _plain(values: Any, names: Mapping[str, str]) -> tuple[list[str], list[Any]]
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, torch.Tensor):
-        return value.numel() == 1 and not value.is_complex()
+        return value.numel() == 1 and not value.is_complex() and not value.is_meta
     return is_number(value) or isinstance(value, bool | np.bool_)
 
 

@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine
 from torch.optim import Optimizer
 
+from ignite_lr.core.arguments import Flag, Whole, check_optimizer, shown
 from ignite_lr.core.figure import axes, private_figure
 from ignite_lr.dry_run import Block, Setting, Validation
 from ignite_lr.lr_finder._plan import SweepPlan
@@ -204,7 +205,9 @@ class LRFinder:
 
         Raises:
             RuntimeError: if the number of parameter groups does not match, or as in :meth:`lr_suggestion`.
+            TypeError: if ``optimizer`` is none.
         """
+        check_optimizer(optimizer)
         if self._result is None:
             raise RuntimeError(_NOT_RUN.format("lr_suggestion", "returned"))
         if self._result.groups != len(optimizer.param_groups):
@@ -236,8 +239,15 @@ class LRFinder:
         Raises:
             ModuleNotFoundError: without Matplotlib.
             RuntimeError: before the first sweep.
+            TypeError: if an argument is of the wrong type.
             ValueError: if ``skip_start`` or ``skip_end`` is negative.
         """
+        Flag().check("log_lr", log_lr)
+        Flag().check("display_suggestion", display_suggestion)
+        for name, value in (("skip_start", skip_start), ("skip_end", skip_end)):
+            Whole().check(name, value)
+            if value < 0:
+                raise ValueError(f"{name} cannot be negative, got {shown(value)}")
         try:
             import matplotlib.figure  # noqa: F401 - whether it can be had
         except ImportError as error:
@@ -247,9 +257,6 @@ class LRFinder:
             ) from error
         if self._result is None:
             raise RuntimeError(_NOT_RUN.format("results", "plotted"))
-        for name, value in (("skip_start", skip_start), ("skip_end", skip_end)):
-            if value < 0:
-                raise ValueError(f"{name} cannot be negative, got {value}")
         ax = axes(ax, **kwargs)
         return self._result.plot(
             ax, skip_start=skip_start, skip_end=skip_end, log_lr=log_lr, suggestions=display_suggestion

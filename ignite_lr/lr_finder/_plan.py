@@ -7,10 +7,9 @@ import numbers
 from typing import Any
 
 import numpy as np
-import torch
 from torch.optim import Optimizer
 
-from ignite_lr.core.arguments import Whole, shown
+from ignite_lr.core.arguments import Whole, is_scalar, shown
 from ignite_lr.core.host import read
 from ignite_lr.dry_run import DryRun
 from ignite_lr.range_test import sweep_rates
@@ -41,12 +40,12 @@ class SweepPlan:
     ) -> None:
         self.smooth_f = number("smooth_f", smooth_f)
         if not 0 <= self.smooth_f < 1:
-            raise ValueError(f"smooth_f is outside the range [0, 1], got {smooth_f}")
+            raise ValueError(f"smooth_f is outside the range [0, 1], got {_said(smooth_f)}")
         self.diverge_th = number("diverge_th", diverge_th)
         if not self.diverge_th >= 1:
-            raise ValueError(f"diverge_th should be larger than 1, got {diverge_th}")
+            raise ValueError(f"diverge_th should be larger than 1, got {_said(diverge_th)}")
         if not isinstance(step_mode, str) or step_mode not in ("exp", "linear"):
-            raise ValueError(f"step_mode should be 'exp' or 'linear', but given {step_mode}")
+            raise ValueError(f"step_mode should be 'exp' or 'linear', but given {_said(step_mode)}")
         self.step_mode = step_mode
         self.num_iter = None if num_iter is None else count("if provided, num_iter", num_iter)
         self.repeats = count("repeats", repeats)
@@ -83,16 +82,16 @@ def _bounds(
     elif isinstance(ratios, str) and ratios == "keep":
         largest = max(present)
         if not largest > 0:
-            raise ValueError(f"ratios='keep' needs a parameter group with a positive lr, got {present}")
+            raise ValueError(f"ratios='keep' needs a parameter group with a positive lr, got {shown(present)}")
         for name, value in (("start_lr", start_lr), ("end_lr", end_lr)):
             if isinstance(value, (list, tuple)):
-                raise ValueError(f"{name} must be one number with ratios='keep', got {value!r}")
+                raise ValueError(f"{name} must be one number with ratios='keep', got {shown(value)}")
         start = largest if start_lr is None else number("start_lr", start_lr)
         end = number("end_lr", end_lr)
         starts = [start * (lr / largest) for lr in present]
         ends = [end * (lr / largest) for lr in present]
     else:
-        raise ValueError(f"ratios must be None or 'keep', got {ratios!r}")
+        raise ValueError(f"ratios must be None or 'keep', got {shown(ratios)}")
     for group, (start, end) in enumerate(zip(starts, ends, strict=True)):
         if ratios == "keep" and present[group] == 0:
             continue  # a frozen group stays frozen
@@ -119,7 +118,7 @@ def _per_group(name: str, value: Any, groups: int) -> list[float]:
 def number(name: str, value: Any, kind: str = "a number") -> float:
     """A Python, NumPy or 0-d tensor number as a float."""
     is_bool = isinstance(value, bool)
-    if isinstance(value, torch.Tensor) and value.ndim == 0 and not (value.dtype == torch.bool or value.is_complex()):
+    if is_scalar(value):
         return read([value])[0]
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
@@ -127,16 +126,25 @@ def number(name: str, value: Any, kind: str = "a number") -> float:
         try:
             return float(value)
         except OverflowError as error:  # an int beyond all floats
-            raise ValueError(f"{name} should be finite as a float, but given {value}") from error
+            raise ValueError(f"{name} should be finite as a float, but given {_said(value)}") from error
     raise TypeError(f"{name} should be {kind}, but given {type(value)}")
 
 
 def count(name: str, value: Any) -> int:
     """A positive integer."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-        raise TypeError(f"{name} should be an integer, but give {value}")
+        raise TypeError(f"{name} should be an integer, but give {_said(value)}")
     if value <= 0:
-        raise ValueError(f"{name} should be positive, but give {value}")
+        raise ValueError(f"{name} should be positive, but give {_said(value)}")
     if value > MOST:
         raise ValueError(f"{name} should be at most {MOST:,}, but give {shown(int(value))}")
     return int(value)
+
+
+def _said(value: Any) -> str:
+    """A value as the errors of ``FastaiLRFinder`` have it, by ``str``, where that is short."""
+    try:
+        text = str(value)
+    except Exception:  # an object whose own method raises, an integer of more digits than Python writes
+        return shown(value)
+    return text if len(text) <= 80 else shown(value)

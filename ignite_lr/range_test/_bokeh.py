@@ -17,12 +17,12 @@ __all__ = ["range_test_html", "range_test_page"]
 
 def range_test_html(picture: RangeTestPicture, path: str | os.PathLike[str], title: str | None = None) -> Path:
     """Write a range test as one HTML file with Bokeh; see ``RangeTestResult.to_html``."""
-    Text(or_none=True).check("title", title)
     return write_page(range_test_page(picture, title), path, "Range test" if title is None else title)
 
 
 def range_test_page(picture: RangeTestPicture, title: str | None = None) -> Any:
     """A range test as a figure of Bokeh."""
+    Text(or_none=True).check("title", title)
     models, figure = bokeh_models()
     page = figure(
         x_axis_type="log" if picture.log_lr else "linear",

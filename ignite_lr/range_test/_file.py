@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ignite_lr.core.arguments import Flag, Text, Whole, shown
+from ignite_lr.core.arguments import Flag, Text, Whole, check_path, shown
 from ignite_lr.range_test._curve import SweepCurve
 from ignite_lr.range_test._verified import VerifiedRate
 
@@ -87,12 +87,6 @@ def _check_shapes(curves: Iterable[Any]) -> None:
             raise ValueError("lrs and stop_lr must hold one rate a point, or one for each parameter group")
 
 
-def _path(path: object) -> Path:
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a string or a path, got {shown(path)} of type {type(path).__name__}.")
-    return Path(path)
-
-
 def write_result(result: Any, path: str | os.PathLike[str]) -> Path:
     """Write the fields of a ``RangeTestResult``; see its ``save``."""
     content = {
@@ -105,14 +99,14 @@ def write_result(result: Any, path: str | os.PathLike[str]) -> Path:
         content["present_start"] = True
     if result.verified:
         content["verified"] = [{name: getattr(rate, name) for name in _TRIAL_FIELDS} for rate in result.verified]
-    target = _path(path)
+    target = check_path(path)
     target.write_text(json.dumps(_to_json(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return target
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields of a ``RangeTestResult``; see its ``load``."""
-    target = _path(path)
+    target = check_path(path)
     name = repr(os.fspath(path))
     try:
         content = json.loads(target.read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 
 from ignite_lr import suggestion as rules
-from ignite_lr.core.arguments import Whole, shown
+from ignite_lr.core.arguments import Flag, Whole, check_optimizer, wrong_type, wrong_value
 from ignite_lr.core.figure import png
 from ignite_lr.core.rates import set_base_rates
 from ignite_lr.core.updates import is_suspended
@@ -102,9 +102,9 @@ class RangeTestResult(SweepCurve):
             return confirmed(self.verified, self._verdict)
         name = rules.DEFAULT if method is None else method
         if not isinstance(name, str):
-            raise TypeError(f"method must be a string or None, got {shown(name)} of type {type(name).__name__}.")
+            raise wrong_type("method", "a string or None", name)
         if name not in rules.RULES:
-            raise ValueError(f"method must be one of {', '.join(sorted(rules.RULES))}, got {shown(name)}.")
+            raise wrong_value("method", f"one of {', '.join(sorted(rules.RULES))}", name)
         if name == rules.DEFAULT:
             verdict = self._verdict if skip == (0, 0) else self._judged(*skip)
             if verdict.lr is None:
@@ -120,6 +120,7 @@ class RangeTestResult(SweepCurve):
 
     def trials(self, updates: int) -> Trials:
         """The trials that verify this result, of ``updates`` updates each; see ``verify`` of ``LRFinder.attach``."""
+        Whole(1).check("updates", updates)
         *axis, edge = leading_lrs([*self.lrs, self.stop_lr])
         return Trials(self.losses, self._verdict.lr, edge, axis[0] if axis else edge, updates)
 
@@ -189,8 +190,7 @@ class RangeTestResult(SweepCurve):
             UserWarning: if a scheduler that is neither of this package nor given was made before, which keeps its own
                 base rates; if a ``ScheduleLR`` with ``absolute=True`` does.
         """
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        check_optimizer(optimizer)
         if is_suspended(optimizer):
             raise RuntimeError(
                 "apply() is for after the block: at its end the range test restores this optimizer, rates included."
@@ -230,9 +230,12 @@ class RangeTestResult(SweepCurve):
 
         Raises:
             ModuleNotFoundError: without Matplotlib.
+            TypeError: if an argument is of the wrong type.
+            ValueError: if ``skip_start`` or ``skip_end`` is negative.
         """
         first, last = _skipped(skip_start, skip_end)
-        log = self.step_mode == "exp" if log_lr is None else log_lr
+        log = self.step_mode == "exp" if log_lr is None else Flag().check("log_lr", log_lr)
+        suggestions = Flag().check("suggestions", suggestions)
         picture = picture_of(self, rules.DEFAULT, log)
         return draw_range_test(picture, ax, title, skip_start=first, skip_end=last, suggestions=suggestions)
 
@@ -338,8 +341,6 @@ def _readable(lrs: Sequence[float], losses: Sequence[float]) -> tuple[list[float
 
 
 def _skipped(skip_start: int, skip_end: int) -> tuple[int, int]:
-    if type(skip_start) is type(skip_end) is int and min(skip_start, skip_end) >= 0:
-        return skip_start, skip_end
     first, last = Whole(0).check("skip_start", skip_start), Whole(0).check("skip_end", skip_end)
     assert first is not None
     assert last is not None

@@ -10,6 +10,7 @@ from ignite.engine import Engine
 from ignite.handlers.param_scheduler import BaseParamScheduler
 from torch.optim import Optimizer
 
+from ignite_lr.core.arguments import shown
 from ignite_lr.core.notice import notice
 from ignite_lr.core.rates import parts_of
 from ignite_lr.scheduler._schedule_lr import ScheduleLR
@@ -130,10 +131,10 @@ def check_scheduler(scheduler: Any) -> Optimizer:
             "leave LRSchedulerHandler out and add it with trainer.add_event_handler(Events.ITERATION_STARTED, ...)."
         )
     if isinstance(scheduler, type) or not callable(getattr(scheduler, "step", None)):
-        raise TypeError(f"scheduler must have step(), got {scheduler!r} of type {kind}.")
+        raise TypeError(f"scheduler must have step(), got {shown(scheduler)} of type {kind}.")
     optimizer = getattr(scheduler, "optimizer", None)
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"scheduler must have its optimizer as scheduler.optimizer, got {optimizer!r} there.")
+        raise TypeError(f"scheduler must have its optimizer as scheduler.optimizer, got {shown(optimizer)} there.")
     return optimizer
 
 
@@ -150,7 +151,7 @@ def check_metric(scheduler: Any, metric: Metric) -> Metric:
     elif metric is not None and not isinstance(metric, str) and not callable(metric):
         raise TypeError(
             "metric must be a name, an engine and a name, a callable or None, "
-            f"got {metric!r} of type {type(metric).__name__}."
+            f"got {shown(metric)} of type {type(metric).__name__}."
         )
     if callable(getattr(scheduler, "step_update", None)):
         return metric  # timm's, which take a metric or leave it
@@ -167,7 +168,7 @@ def check_metric(scheduler: Any, metric: Metric) -> Metric:
     if metric is None and needed:
         raise ValueError(f"metric must be given, because {name}.step() takes {', '.join(needed)}; got None.")
     if metric is not None and (not taken or taken[0].name == "epoch"):
-        raise ValueError(f"metric must be None, because {name}.step() takes no metric; got {metric!r}.")
+        raise ValueError(f"metric must be None, because {name}.step() takes no metric; got {shown(metric)}.")
     return metric
 
 
@@ -180,7 +181,7 @@ def value_of(metric: Metric, trainer: Engine) -> Any:
     if callable(metric):
         value = metric(trainer)
         if value is None:
-            raise MissingMetricError(f"metric must return a number, got None from {metric!r}.")
+            raise MissingMetricError(f"metric must return a number, got None from {shown(metric)}.")
         return value
     whose = "trainer" if isinstance(metric, str) else "evaluator"
     engine, name = (trainer, metric) if isinstance(metric, str) else metric

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ignite_lr.core.arguments import is_number
+from ignite_lr.core.arguments import is_number, shown
 from ignite_lr.core.host import numbers
 from ignite_lr.core.notice import notice
 from ignite_lr.core.rates import Rate
@@ -51,13 +51,14 @@ def checked(value: Any, function: ScheduleFunction, step: int) -> float:
     """
     if not is_number(value):
         raise TypeError(
-            f"a schedule must return a number, got {value!r} of type {type(value).__name__} "
-            f"from {function!r} for update {step}."
+            f"a schedule must return a number, got {shown(value)} of type {type(value).__name__} "
+            f"from {shown(function)} for update {step}."
         )
     factor = float(value)
     if not 0.0 <= factor < math.inf:
         raise ValueError(
-            f"a schedule must return a finite number of at least 0, got {value!r} from {function!r} for update {step}."
+            f"a schedule must return a finite number of at least 0, got {shown(value)} from {shown(function)} "
+            f"for update {step}."
         )
     return factor
 
@@ -108,7 +109,7 @@ def compare(saved: Mapping[str, Any], ours: Any, absolute: bool) -> None:
         )
     if saved.get("absolute", absolute) is not absolute:
         notice(
-            f"the state was saved with absolute={saved['absolute']!r}, the code gives absolute={absolute!r}: "
+            f"the state was saved with absolute={shown(saved['absolute'])}, the code gives absolute={absolute!r}: "
             "the code is followed."
         )
 
@@ -121,7 +122,7 @@ def _shown(description: Any) -> str:
     try:
         return repr(from_dict(description))
     except (TypeError, ValueError):  # of another version
-        return repr(description)
+        return shown(description)
 
 
 def _looks_like(function: ScheduleFunction, base: float, absolute: bool) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 
 from ignite.engine import Engine
 
-from ignite_lr.core.arguments import Choice, Whole, check_trainer
+from ignite_lr.core.arguments import Choice, Whole, check_state, check_trainer, shown
 from ignite_lr.core.attachment import Attachment
 from ignite_lr.core.notice import notice
 from ignite_lr.scheduler._drive import Drive, MissingMetricError, check_metric, check_scheduler, value_of
@@ -149,14 +149,10 @@ class LRSchedulerHandler:
             TypeError: if it is no mapping, or a value in it is of the wrong type.
             ValueError: if something is missing in it, or another ``interval`` was counted.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict must be a dict, got {state_dict!r} of type {type(state_dict).__name__}.")
-        missing = [key for key in ("interval", "ticks", "position") if key not in state_dict]
-        if missing:
-            raise ValueError(f"state_dict must have {' and '.join(missing)}, got {sorted(map(str, state_dict))}.")
+        check_state(state_dict, "interval", "ticks", "position")
         if not isinstance(state_dict["interval"], str) or state_dict["interval"] != self.interval:
             raise ValueError(
-                f"interval must be that of the saved state, {state_dict['interval']!r}, got {self.interval!r}."
+                f"interval must be that of the saved state, {shown(state_dict['interval'])}, got {self.interval!r}."
             )
         ticks = cast("int", Whole(0).check("ticks of state_dict", state_dict["ticks"]))
         position = cast("int", Whole(0).check("position of state_dict", state_dict["position"]))

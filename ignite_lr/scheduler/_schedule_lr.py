@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ignite_lr.core.arguments import Flag, Whole, check_optimizer
+from ignite_lr.core.arguments import Flag, Whole, check_optimizer, check_state, shown, wrong_type
 from ignite_lr.core.host import numbers
 from ignite_lr.core.rates import (
     Rate,
@@ -137,11 +137,11 @@ class ScheduleLR(LambdaLR):
             epoch: go to this update instead.
 
         Raises:
-            TypeError: if the schedule returns something that is no number.
-            ValueError: if it returns a factor that is negative or not finite, a base rate is that, or a parameter group
-                has no schedule.
+            TypeError: if the schedule returns something that is no number, or ``epoch`` is no integer.
+            ValueError: if it returns a factor that is negative or not finite, ``epoch`` or a base rate is that, or a
+                parameter group has no schedule.
         """
-        step = self.last_epoch + 1 if epoch is None else epoch
+        step = self.last_epoch + 1 if epoch is None else cast("int", Whole(0).check("epoch", epoch))
         groups = self.optimizer.param_groups
         if not self.driven:
             self._step_of_others(step)
@@ -207,19 +207,16 @@ class ScheduleLR(LambdaLR):
         Warns:
             UserWarning: if the saved schedule is not the one given in the code; the warning shows both.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict must be a dict, got {state_dict!r} of type {type(state_dict).__name__}.")
-        missing = [key for key in ("last_epoch", "base_lrs") if key not in state_dict]
-        if missing:
-            raise ValueError(f"state_dict must have {' and '.join(missing)}, got {sorted(map(str, state_dict))}.")
+        check_state(state_dict, "last_epoch", "base_lrs")
         if "schedule" not in state_dict and "lr_lambdas" not in state_dict:
             raise ValueError(
-                f"state_dict must be that of a ScheduleLR or LambdaLR, got one with {sorted(map(str, state_dict))}."
+                "state_dict must be that of a ScheduleLR or LambdaLR, "
+                f"got one with {shown(sorted(map(shown, state_dict)))}."
             )
         step = cast("int", Whole(-1).check("last_epoch of state_dict", state_dict["last_epoch"]))
         saved = state_dict["base_lrs"]
         if not isinstance(saved, list | tuple):
-            raise TypeError(f"base_lrs of state_dict must be a list, got {saved!r} of type {type(saved).__name__}.")
+            raise wrong_type("base_lrs of state_dict", "a list", saved)
         Flag().check("absolute of state_dict", state_dict.get("absolute", self.absolute))
         in_use = Flag().check("in_use of state_dict", state_dict.get("in_use", True))
         groups = self.optimizer.param_groups

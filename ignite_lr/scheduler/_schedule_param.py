@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch.optim import Optimizer
 
-from ignite_lr.core.arguments import Flag, Real, Text, Whole, check_optimizer, is_number
+from ignite_lr.core.arguments import Flag, Real, Text, Whole, check_optimizer, check_state, is_number, shown
 from ignite_lr.core.host import numbers
 from ignite_lr.scheduler._factors import compare, described, factors_at, functions_for, warn_of
 from ignite_lr.schedules import ScheduleFunction
@@ -146,19 +146,16 @@ class ScheduleParam:
         Warns:
             UserWarning: if the saved schedule is not the one given in the code, which is used.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict must be a dict, got {state_dict!r} of type {type(state_dict).__name__}.")
-        missing = [key for key in ("name", "last_epoch", "base_values") if key not in state_dict]
-        if missing:
-            raise ValueError(f"state_dict must have {' and '.join(missing)}, got {sorted(map(str, state_dict))}.")
-        if state_dict["name"] != self.name:
-            raise ValueError(f"name must be that of the saved state, {state_dict['name']!r}, got {self.name!r}.")
+        check_state(state_dict, "name", "last_epoch", "base_values")
+        theirs = state_dict["name"]
+        if not isinstance(theirs, str) or theirs != self.name:
+            raise ValueError(f"name must be that of the saved state, {shown(theirs)}, got {shown(self.name)}.")
         step = cast("int", Whole(-1).check("last_epoch of state_dict", state_dict["last_epoch"]))
         groups, saved = self.optimizer.param_groups, state_dict["base_values"]
         if not isinstance(saved, list | tuple) or len(saved) != len(groups):
             raise ValueError(
                 "base_values of state_dict must be a list with one value for each parameter group of the optimizer, "
-                f"got {saved!r} for {len(groups)} groups."
+                f"got {shown(saved)} for {len(groups)} groups."
             )
         bases = [cast("float", Real().check(f"base_values[{i}] of state_dict", value)) for i, value in enumerate(saved)]
         values = self._values(step, bases) if step >= 0 else None
@@ -196,8 +193,8 @@ class ScheduleParam:
             if not is_number(present):
                 known = ", ".join(sorted(k for k, v in group.items() if is_number(v)))
                 raise ValueError(
-                    f"name must be that of a number in every parameter group, got {self.name!r}, which parameter group "
-                    f"{index} has not among {known}."
+                    f"name must be that of a number in every parameter group, got {shown(self.name)}, which parameter "
+                    f"group {index} has not among {known}."
                 )
             group[key] = present
         return cast("float", Real().check(f"{key} of parameter group {index}", group[key]))

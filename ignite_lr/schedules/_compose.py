@@ -10,10 +10,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any
 
-from ignite_lr.core.arguments import (
-    Real,
-    Whole,
-)
+from ignite_lr.core.arguments import Real, Whole, check_callable, check_items, shown
 from ignite_lr.schedules._schedule import (
     Factor,
     Schedule,
@@ -21,15 +18,6 @@ from ignite_lr.schedules._schedule import (
 )
 
 __all__ = ["Clamp", "Function", "Join", "PiecewiseLinear", "Scale", "Shift", "UpdateIndices"]
-
-
-def _items(name: str, value: Any, what: str) -> tuple[Any, ...]:
-    try:
-        if not isinstance(value, str | bytes):
-            return tuple(value)
-    except TypeError:  # asked of the value itself, since an array without dimensions only claims to be iterable
-        pass
-    raise TypeError(f"{name} must be a sequence of {what}, got {value!r} of type {type(value).__name__}.")
 
 
 @dataclass(frozen=True)
@@ -40,9 +28,7 @@ class Function:
         """The schedule."""
         if isinstance(value, type):
             raise TypeError(f"{name} must be a schedule, got the class {value.__name__}: make an instance of it.")
-        if not callable(value):
-            raise TypeError(f"{name} must be callable, got {value!r} of type {type(value).__name__}.")
-        function: ScheduleFunction = value
+        function: ScheduleFunction = check_callable(name, value)
         return function
 
 
@@ -52,9 +38,9 @@ class Functions:
 
     def check(self, name: str, value: Any) -> tuple[ScheduleFunction, ...]:
         """The schedules as a tuple."""
-        functions = _items(name, value, "schedules")
+        functions = check_items(name, "a sequence of schedules", value)
         if not functions:
-            raise ValueError(f"{name} must have at least one schedule, got {value!r}.")
+            raise ValueError(f"{name} must have at least one schedule, got {shown(value)}.")
         return tuple(Function().check(f"{name}[{i}]", function) for i, function in enumerate(functions))
 
 
@@ -66,7 +52,7 @@ class Indices:
         """The indices as a tuple."""
         indices = tuple(
             index
-            for i, item in enumerate(_items(name, value, "update indices"))
+            for i, item in enumerate(check_items(name, "a sequence of update indices", value))
             if (index := Whole(0).check(f"{name}[{i}]", item)) is not None
         )
         for before, after in pairwise(indices):
@@ -82,10 +68,10 @@ class Points:
     def check(self, name: str, value: Any) -> tuple[tuple[float, float], ...]:
         """The points as a tuple of pairs."""
         points: list[tuple[float, float]] = []
-        for i, item in enumerate(_items(name, value, "(update, factor) pairs")):
-            pair = _items(f"{name}[{i}]", item, "an update and a factor")
+        for i, item in enumerate(check_items(name, "a sequence of (update, factor) pairs", value)):
+            pair = check_items(f"{name}[{i}]", "a sequence of an update and a factor", item)
             if len(pair) != 2:
-                raise ValueError(f"{name}[{i}] must be an (update, factor) pair, got {item!r}.")
+                raise ValueError(f"{name}[{i}] must be an (update, factor) pair, got {shown(item)}.")
             update = Real(minimum=0.0).check(f"update of {name}[{i}]", pair[0])
             factor = Real(minimum=0.0).check(f"factor of {name}[{i}]", pair[1])
             assert update is not None
@@ -96,7 +82,7 @@ class Points:
                 )
             points.append((update, factor))
         if not points:
-            raise ValueError(f"{name} must have at least one (update, factor) pair, got {value!r}.")
+            raise ValueError(f"{name} must have at least one (update, factor) pair, got {shown(value)}.")
         return tuple(points)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints, over
 
 import numpy as np
 
-from ignite_lr.core.arguments import Choice, Real, Rule, Whole, shown
+from ignite_lr.core.arguments import Choice, Real, Rule, Whole, shown, wrong_type
 from ignite_lr.core.figure import png
 from ignite_lr.schedules._picture import schedule_curve, shape_length
 
@@ -110,7 +110,7 @@ class Schedule(ABC):
         if step.__class__ is not int:
             return self._other(step)
         if step < 0:
-            raise self._fail(f"step must be at least 0, got {step!r}.")
+            raise self._fail(f"step must be at least 0, got {shown(step)}.")
         return self._factor(step)
 
     def _other(self, step: Any) -> Any:
@@ -122,9 +122,9 @@ class Schedule(ABC):
         elif isinstance(step, Integral):
             step = int(step)
         elif not math.isfinite(step):
-            raise self._fail(f"step must be finite, got {step!r}.")
+            raise self._fail(f"step must be finite, got {shown(step)}.")
         if step < 0:
-            raise self._fail(f"step must be at least 0, got {step!r}.")
+            raise self._fail(f"step must be at least 0, got {shown(step)}.")
         return self(step) if step.__class__ is int else self._at(float(step))
 
     def _at(self, step: Any) -> float:
@@ -186,7 +186,7 @@ class Schedule(ABC):
         """
         schedule = from_dict(d)
         if not isinstance(schedule, cls):
-            raise ValueError(f"d must describe a {cls.__name__}, got {d!r}.")
+            raise ValueError(f"d must describe a {cls.__name__}, got {shown(d)}.")
         return schedule
 
 
@@ -194,7 +194,7 @@ def _index(step: Any, name: str) -> int:
     """The index that a tensor of one integer is, say."""
     try:
         return operator.index(step)
-    except TypeError as error:
+    except Exception as error:  # also of an object whose own method raises
         raise TypeError(
             f"{name}: step must be an index or an array of them, got {shown(step)} of type {type(step).__name__}."
         ) from error
@@ -212,7 +212,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if callable(value):
-        raise TypeError(f"only the schedules of this package can be written to a dict, got {value!r}.")
+        raise TypeError(f"only the schedules of this package can be written to a dict, got {shown(value)}.")
     return value
 
 
@@ -236,10 +236,10 @@ def get(name: str, **arguments: Any) -> Schedule:
     known = [field.name for field in fields(kind)]
     unknown = [argument for argument in arguments if argument not in known]
     if unknown:
-        raise TypeError(f"{kind.__name__} takes {', '.join(known)}, got {', '.join(map(repr, unknown))}.")
+        raise TypeError(f"{kind.__name__} takes {', '.join(known)}, got {', '.join(map(shown, unknown[:3]))}.")
     missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in arguments]
     if missing:
-        raise TypeError(f"{kind.__name__} needs {', '.join(missing)}, got {arguments!r}.")
+        raise TypeError(f"{kind.__name__} needs {', '.join(missing)}, got {shown(arguments)}.")
     return kind(**{key: _revive(value) for key, value in arguments.items()})
 
 
@@ -258,9 +258,9 @@ def from_dict(d: Mapping[str, Any]) -> Schedule:
         Linear(total_steps=100)
     """
     if not isinstance(d, Mapping):
-        raise TypeError(f"d must be a dict, got {d!r} of type {type(d).__name__}.")
+        raise wrong_type("d", "a dict", d)
     if "name" not in d:
-        raise ValueError(f"d must have the name of the schedule under 'name', got {dict(d)!r}.")
+        raise ValueError(f"d must have the name of the schedule under 'name', got {shown(d)}.")
     return get(**{str(key): value for key, value in d.items()})
 
 

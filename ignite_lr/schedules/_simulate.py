@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +29,8 @@ def simulate(scheduler: Any, n: int, metric: Callable[[int], float] | None = Non
         a rate an update, the present one first; with several parameter groups a list of one a group.
 
     Raises:
-        TypeError: if ``scheduler`` is none.
+        TypeError: if ``scheduler`` is none, or another argument of the wrong type.
+        ValueError: if ``n`` is negative, or there is a ``metric`` that the scheduler does not take.
 
     Example:
         >>> import torch
@@ -41,6 +43,10 @@ def simulate(scheduler: Any, n: int, metric: Callable[[int], float] | None = Non
         raise TypeError(f"scheduler must have step() and optimizer, got {shown(scheduler)}.")
     count = Whole(0).check("n", n)
     check_callable("metric", metric, or_none=True)
+    if metric is not None and [*inspect.signature(scheduler.step).parameters][:1] in ([], ["epoch"]):
+        raise ValueError(
+            f"metric must be None, because {type(scheduler).__name__}.step() takes no metric, got {shown(metric)}."
+        )
     kept = {"params", "param_names"}
     groups = [
         {"params": [], **{key: copy.deepcopy(value) for key, value in group.items() if key not in kept}}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from ignite_lr.core.arguments import shown
 from ignite_lr.schedules._schedule import Schedule
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Warmed(Schedule):
 
     def _warmup(self, step: int) -> float:
         if step < 0:
-            raise self._fail(f"step must be at least 0, got {step!r}.")
+            raise self._fail(f"step must be at least 0, got {shown(step)}.")
         start = self.warmup_start
         return start + (self._peak() - start) * (step / self.warmup_steps)
 

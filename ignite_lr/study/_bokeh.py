@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ignite_lr.core.arguments import Text
 from ignite_lr.core.figure import BLACK, BLUE, GRAY, RED, finite
 from ignite_lr.core.page import bokeh_models, write_page
 from ignite_lr.study._picture import StudyPicture
@@ -28,12 +29,13 @@ source.change.emit();
 
 def study_html(picture: StudyPicture, path: str | os.PathLike[str], title: str | None = None) -> Path:
     """Write a study as one HTML file with Bokeh; see ``StudyResult.to_html``."""
-    heading = "Study" if title is None else title
-    return write_page(study_page(picture, heading), path, heading)
+    return write_page(study_page(picture, title), path, "Study" if title is None else title)
 
 
-def study_page(picture: StudyPicture, heading: str) -> Any:
+def study_page(picture: StudyPicture, title: str | None = None) -> Any:
     """Both pictures side by side, as models of Bokeh."""
+    heading = Text(or_none=True).check("title", title)
+    heading = "Study" if heading is None else heading
     models, figure = bokeh_models()
     row: Any = importlib.import_module("bokeh.layouts").row
     source = models.ColumnDataSource(_columns(picture))

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ignite_lr.core.arguments import check_path, shown
 from ignite_lr.study._runs import OUTCOMES, Run, Settings, TrialResult, trial_results
 from ignite_lr.study._trials import Recorded, Trial
 
@@ -70,7 +71,7 @@ def write_study(
             for result in trials
         ],
     }
-    target = Path(path)
+    target = check_path(path)
     # beside the target, because a file can only be moved at once within one file system
     beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
@@ -113,15 +114,16 @@ def read_study(path: str | os.PathLike[str]) -> Saved:
         OSError: if the file cannot be read.
         ValueError: if it is no study.
     """
+    target = check_path(path)
     name = repr(os.fspath(path))
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(target.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise ValueError(f"{name} is no study: not JSON ({error})") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"{name} is no study: it has no format {_FORMAT!r}")
     if content.get("version") != _VERSION:
-        raise ValueError(f"{name} is a study of version {content.get('version')!r}, this package reads {_VERSION}")
+        raise ValueError(f"{name} is a study of version {shown(content.get('version'))}, this package reads {_VERSION}")
     try:
         entries = content["trials"]
         pairs = [_trial(entry["trial"]) for entry in entries]
@@ -155,7 +157,7 @@ def _runs(content: Sequence[Mapping[str, Any]]) -> tuple[Run, ...]:
 
 def _run(content: Mapping[str, Any]) -> Run:
     if content["outcome"] not in OUTCOMES:
-        raise ValueError(f"an outcome must be one of {OUTCOMES}, got {content['outcome']!r}")
+        raise ValueError(f"an outcome must be one of {OUTCOMES}, got {shown(content['outcome'])}")
     validations = tuple((_whole(update), _number(value)) for update, value in content["validations"])
     return Run(content["outcome"], tuple(map(_number, content["losses"])), validations)
 
@@ -163,20 +165,21 @@ def _run(content: Mapping[str, Any]) -> Run:
 def _settings(content: Mapping[str, Any]) -> Settings:
     mode, validated = content["mode"], content["validated"]
     if mode not in ("min", "max") or not isinstance(validated, bool):
-        raise ValueError(f"mode must be 'min' or 'max' and validated a truth value, got {mode!r} and {validated!r}")
+        got = f"got {shown(mode)} and {shown(validated)}"
+        raise ValueError(f"mode must be 'min' or 'max' and validated a truth value, {got}")
     return Settings(mode, validated, _number(content["smooth_f"]), tuple(map(_number, content["ratios"])))
 
 
 def _whole(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"a count must be an integer, got {value!r}")
+        raise TypeError(f"a count must be an integer, got {shown(value)}")
     return value
 
 
 def _number(value: Any) -> float:
     if value in ("nan", "inf", "-inf") or (isinstance(value, int | float) and not isinstance(value, bool)):
         return float(value)
-    raise TypeError(f"a number must be one, got {value!r}")
+    raise TypeError(f"a number must be one, got {shown(value)}")
 
 
 def _to_json(value: Any) -> Any:

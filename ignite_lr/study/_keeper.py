@@ -13,6 +13,7 @@ from typing import Any
 
 import ignite.distributed as idist
 
+from ignite_lr.core.arguments import check_path
 from ignite_lr.study._file import read_study, write_study
 from ignite_lr.study._plan import StudyPlan
 from ignite_lr.study._runs import OUTCOMES, Run, TrialResult, trial_results
@@ -39,6 +40,7 @@ class Keeper:
         self._path = path
         self._saved: list[tuple[Run, ...]] = []
         if path is not None:
+            check_path(path, "file")
             told = _on_first_rank(self._open)
             self._saved = [tuple(_run(*run) for run in runs) for runs in json.loads(told)]
         self.runs: list[tuple[Run, ...]] = []

@@ -203,7 +203,7 @@ class StudyResult:
         """The pictures of :meth:`to_html` as models of Bokeh, for pages of your own."""
         from ignite_lr.study._bokeh import study_page
 
-        return study_page(self._picture(), "Study" if title is None else title)
+        return study_page(self._picture(), title)
 
     def to_optuna(self, study: Any = None) -> Any:
         """The trials as a study of Optuna, so that Bayesian optimisation can go on from them.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ignite_lr.core.arguments import Real, Rule, Text, Whole, check_callable, shown
+from ignite_lr.core.arguments import Real, Rule, Text, Whole, check_callable, check_items, shown
 from ignite_lr.schedules import Constant
 
 __all__ = ["Trial", "multiples", "spread", "warmups"]
@@ -68,10 +68,14 @@ class Trial:
     def factors(self, num_updates: int) -> tuple[float, ...]:
         """The factor of each of the first updates, as plain numbers.
 
+        Args:
+            num_updates: how many, at least 0.
+
         Raises:
             ValueError: if one is negative, infinite or no number; says at which update.
             TypeError: if one is of another type.
         """
+        Whole(0).check("num_updates", num_updates)
         if self.schedule is None:
             return (1.0,) * num_updates
         factors = []
@@ -84,7 +88,7 @@ class Trial:
         """The rate of each of the first updates, of the parameter group with the largest one.
 
         Args:
-            num_updates: how many.
+            num_updates: how many, at least 0.
 
         Raises:
             ValueError: if the schedule gives a negative factor, an infinite one or none at all.
@@ -98,6 +102,7 @@ class Trial:
             num_updates: how long the trial is. A schedule that does not name its ``warmup_steps`` is asked for so many
                 factors, and what rises from update 0 on, and then ends rising, is its warmup. None: it has none.
         """
+        Whole(0, or_none=True).check("num_updates", num_updates)
         known = getattr(self.schedule, "warmup_steps", None)
         if self.schedule is None or num_updates is None or isinstance(known, int):
             return known if isinstance(known, int) else 0
@@ -178,7 +183,8 @@ def multiples(lr: float, factors: Iterable[float] = (0.5, 1, 2, 5, 10)) -> tuple
         [0.5, 1.0]
     """
     base = _positive("multiples: lr", lr)
-    return tuple(Trial(base * _positive("multiples: factors", factor)) for factor in factors)
+    several = check_items("multiples: factors", "a sequence of numbers", factors)
+    return tuple(Trial(base * _positive("multiples: factors", factor)) for factor in several)
 
 
 def spread(low: float, high: float, n: int, seed: int = 0) -> tuple[Trial, ...]:
@@ -238,7 +244,9 @@ def warmups(
         [(0, 20), (10, 30)]
     """
     peak = _positive("warmups: peak_lr", peak_lr)
-    lengths = [_length(steps) for steps in warmup_steps]
+    lengths = [
+        _length(steps) for steps in check_items("warmups: warmup_steps", "a sequence of update counts", warmup_steps)
+    ]
     after = Whole(1, or_none=True).check("warmups: post_warmup_steps", post_warmup_steps)
     if after is None:
         after = 2 * max(lengths, default=0)
@@ -272,11 +280,7 @@ def checked_trials(trials: Any) -> tuple[Trial, ...]:
     if isinstance(trials, Trial):
         raise TypeError("trials must be a list of trials, got a Trial: write [Trial(...)].")
     ways = "write [Trial(0.1), Trial(0.2)] or trials.spread(0.01, 1.0, n=8)"
-    if isinstance(trials, str | bytes) or not isinstance(trials, Iterable):
-        raise TypeError(
-            f"trials must be a list of trials, got {shown(trials)} of type {type(trials).__name__}: {ways}."
-        )
-    listed = tuple(trials)
+    listed = check_items("trials", "a list of trials", trials, ways)
     for trial in listed:
         if not isinstance(trial, Trial):
             raise TypeError(f"trials must hold trials, got {shown(trial)} of type {type(trial).__name__}: {ways}.")

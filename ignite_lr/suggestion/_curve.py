@@ -32,9 +32,18 @@ def checked(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats]:
 
 
 def checked_sweeps(lrs: Numbers, curves: Sequence[Numbers]) -> list[tuple[Floats, Floats]]:
-    """Several sweeps over the same rates, each with those that it reached; as :func:`checked`."""
+    """Several sweeps over the same rates, at least one, each with those that it reached; as :func:`checked`."""
     x = vector("lrs", lrs)
-    return [checked(x[: len(losses)], losses) for losses in curves]
+    try:
+        sweeps = None if isinstance(curves, str | bytes) else list(curves)
+    except Exception:  # no sequence, or an object whose own methods raise
+        sweeps = None
+    if sweeps is None:
+        raise TypeError(f"curves must be a sequence of curves, got {_shown(curves)}")
+    if not sweeps:
+        raise ValueError("curves must hold the losses of at least one sweep, got none")
+    losses = [vector(f"curves[{index}]", sweep) for index, sweep in enumerate(sweeps)]
+    return [checked(x[: len(y)], y) for y in losses]
 
 
 def vector(name: str, values: Numbers) -> Floats:
@@ -55,7 +64,7 @@ def vector(name: str, values: Numbers) -> Floats:
 
 def _shown(values: object) -> str:
     try:
-        return reprlib.repr(values)
+        return reprlib.repr(values)[:240]
     except Exception:  # a repr of the user's own
         return f"an object of type {type(values).__name__}"
 

@@ -163,8 +163,6 @@ def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
         >>> low <= judge_repeats(lrs, [losses]).lr <= high
         True
     """
-    if len(curves) == 0:
-        raise ValueError("curves must hold the losses of at least one sweep, got none")
     sweeps = list(starmap(ready, checked_sweeps(lrs, curves)))
     if len(sweeps) == 1:
         x, y = sweeps[0]

@@ -63,7 +63,7 @@ def test_ignites_own_handlers_write_to_it(tmp_path: Path) -> None:
 
 
 def test_a_path_is_wanted() -> None:
-    with pytest.raises(TypeError, match=r"path must be a str or a pathlib\.Path, got 3 of type int"):
+    with pytest.raises(TypeError, match=r"path must be a string or a path, got 3 of type int"):
         JSONLinesLogger(3)  # type: ignore[arg-type]  # the mistake
 
 
