@@ -95,10 +95,11 @@ class ScheduleParam:
             epoch: go to this update instead.
 
         Raises:
-            TypeError: if the schedule returns something that is no number.
-            ValueError: if it returns a factor that is negative or not finite, or a parameter group has no schedule.
+            TypeError: if the schedule returns something that is no number, or ``epoch`` is no integer.
+            ValueError: if it returns a factor that is negative or not finite, ``epoch`` is negative, or a parameter
+                group has no schedule.
         """
-        step = self.last_epoch + 1 if epoch is None else epoch
+        step = self.last_epoch + 1 if epoch is None else cast("int", Whole(0).check("epoch", epoch))
         if not self.driven:
             self.moves += 1
             if step < self.last_epoch:

@@ -317,10 +317,10 @@ def _power(base: float, exponent: int) -> float:
     """``base**exponent``, held at the largest number where it would be none: factors are finite.
 
     Raises:
-        ValueError: if the exponent is beyond what a float holds.
+        OverflowError: if the exponent is beyond what a float holds.
     """
     if exponent > MOST:
-        raise ValueError(f"step must be at most 2**63 - 1, got a number of {exponent.bit_length()} bits.")
+        raise OverflowError
     try:
         power: float = base**exponent
     except OverflowError:

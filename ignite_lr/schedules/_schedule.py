@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints, over
 
 import numpy as np
 
-from ignite_lr.core.arguments import Choice, Real, Rule, Whole, shown, wrong_type
+from ignite_lr.core.arguments import MOST, Choice, Real, Rule, Whole, shown, wrong_type
 from ignite_lr.core.figure import png
 from ignite_lr.schedules._picture import schedule_curve, shape_length
 
@@ -125,10 +125,15 @@ class Schedule(ABC):
             raise self._fail(f"step must be finite, got {shown(step)}.")
         if step < 0:
             raise self._fail(f"step must be at least 0, got {shown(step)}.")
+        if step > MOST:
+            raise self._too_large(step)
         return self(step) if step.__class__ is int else self._at(float(step))
 
     def _at(self, step: Any) -> float:
         return self._factor(step)
+
+    def _too_large(self, step: Any) -> ValueError:
+        return self._fail(f"step must be at most 2**63 - 1, got {shown(step)}.")
 
     @abstractmethod
     def _factor(self, step: int) -> float:

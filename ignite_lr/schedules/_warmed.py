@@ -48,7 +48,10 @@ class Warmed(Schedule):
         # one comparison on the way to what is most of a training: without a warmup, only a negative step is below
         if step < self.warmup_steps:
             return self._warmup(step)
-        return self._factor(step)
+        try:
+            return self._factor(step)
+        except OverflowError as error:  # an integer beyond all floats
+            raise self._too_large(step) from error
 
     def _at(self, step: Any) -> float:
         return self._warmup(step) if step < self.warmup_steps else self._factor(step)

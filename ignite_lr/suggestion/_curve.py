@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,9 @@ def checked(lrs: Numbers, losses: Numbers) -> tuple[Floats, Floats]:
 def checked_sweeps(lrs: Numbers, curves: Sequence[Numbers]) -> list[tuple[Floats, Floats]]:
     """Several sweeps over the same rates, at least one, each with those that it reached; as :func:`checked`."""
     x = vector("lrs", lrs)
+    given: Any = curves
     try:
-        sweeps = None if isinstance(curves, str | bytes) else list(curves)
+        sweeps = None if isinstance(given, str | bytes) else list(given)
     except Exception:  # no sequence, or an object whose own methods raise
         sweeps = None
     if sweeps is None:
