@@ -23,6 +23,7 @@ from ignite.engine import Engine
 from torch.optim import Optimizer
 
 __all__ = [
+    "AT_ONCE",
     "MOST",
     "Choice",
     "Flag",
@@ -192,13 +193,17 @@ def is_scalar(value: object) -> bool:
 MOST = 2**63 - 1
 """The largest count: what an int64 on a device holds."""
 
+AT_ONCE = 10_000_000
+"""The largest number of things that are made at once: a list of more would fill the memory."""
+
 
 @dataclass(frozen=True)
 class Whole:
-    """An integer, not below ``minimum``."""
+    """An integer, not below ``minimum``, nor above ``maximum``."""
 
     minimum: int | None = None
     or_none: bool = False
+    maximum: int = MOST
 
     def check(self, name: str, value: Any) -> int | None:
         """The value as an int."""
@@ -209,6 +214,8 @@ class Whole:
         if self.minimum is not None and value < self.minimum:
             raise wrong_value(name, f"at least {self.minimum}", value)
         number = int(value)
+        if number > self.maximum < MOST:
+            raise wrong_value(name, f"at most {self.maximum:,}", value)
         if number > MOST:
             raise ValueError(f"{name} must be at most 2**63 - 1, got a number of {number.bit_length()} bits.")
         return number

@@ -9,16 +9,12 @@ from typing import Any
 import numpy as np
 from torch.optim import Optimizer
 
-from ignite_lr.core.arguments import Whole, is_scalar, shown
+from ignite_lr.core.arguments import AT_ONCE, Whole, is_scalar, shown
 from ignite_lr.core.host import read
 from ignite_lr.dry_run import DryRun
 from ignite_lr.range_test import sweep_rates
 
 __all__ = ["SweepPlan", "count"]
-
-
-MOST = 10_000_000
-"""The largest number of points, and of sweeps: beyond it the rates alone would fill the memory."""
 
 
 class SweepPlan:
@@ -136,8 +132,8 @@ def count(name: str, value: Any) -> int:
         raise TypeError(f"{name} should be an integer, but give {_said(value)}")
     if value <= 0:
         raise ValueError(f"{name} should be positive, but give {_said(value)}")
-    if value > MOST:
-        raise ValueError(f"{name} should be at most {MOST:,}, but give {shown(int(value))}")
+    if value > AT_ONCE:
+        raise ValueError(f"{name} should be at most {AT_ONCE:,}, but give {shown(int(value))}")
     return int(value)
 
 

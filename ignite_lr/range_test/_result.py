@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 
 from ignite_lr import suggestion as rules
-from ignite_lr.core.arguments import Flag, Whole, check_optimizer, wrong_type, wrong_value
+from ignite_lr.core.arguments import AT_ONCE, Flag, Whole, check_optimizer, wrong_type, wrong_value
 from ignite_lr.core.figure import png
 from ignite_lr.core.rates import set_base_rates
 from ignite_lr.core.updates import is_suspended
@@ -120,7 +120,7 @@ class RangeTestResult(SweepCurve):
 
     def trials(self, updates: int) -> Trials:
         """The trials that verify this result, of ``updates`` updates each; see ``verify`` of ``LRFinder.attach``."""
-        Whole(1).check("updates", updates)
+        Whole(1, maximum=AT_ONCE).check("updates", updates)
         *axis, edge = leading_lrs([*self.lrs, self.stop_lr])
         return Trials(self.losses, self._verdict.lr, edge, axis[0] if axis else edge, updates)
 

@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import Annotated
 
 from ignite_lr.core.arguments import (
+    AT_ONCE,
     MOST,
     Real,
     Whole,
@@ -143,7 +144,7 @@ class CosineRestarts(Limited, name="cosine_restarts"):
 
     Args:
         total_steps: update from which on the last value holds, above 0; may be fractional.
-        num_cycles: how many, at least 1.
+        num_cycles: how many, from 1 to 10,000,000.
         cycle_mult: how much longer each cycle is, above 0.
         cycle_decay: how much lower each cycle is, its lowest factor included, above 0.
         final_factor: lowest factor of the first cycle, at least 0.
@@ -160,7 +161,7 @@ class CosineRestarts(Limited, name="cosine_restarts"):
 
     total_steps: Length
     _: KW_ONLY
-    num_cycles: Annotated[int, Whole(1)] = 1
+    num_cycles: Annotated[int, Whole(1, maximum=AT_ONCE)] = 1
     cycle_mult: Positive = 1.0
     cycle_decay: Positive = 1.0
     final_factor: Factor = 0.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints, over
 
 import numpy as np
 
-from ignite_lr.core.arguments import MOST, Choice, Real, Rule, Whole, shown, wrong_type
+from ignite_lr.core.arguments import AT_ONCE, MOST, Choice, Real, Rule, Whole, shown, wrong_type
 from ignite_lr.core.figure import png
 from ignite_lr.schedules._picture import schedule_curve, shape_length
 
@@ -150,7 +150,7 @@ class Schedule(ABC):
         """The factors of the first ``n`` updates.
 
         Args:
-            n: how many, at least 0.
+            n: how many, from 0 to 10,000,000.
         """
         return [self(step) for step in range(_count(n))]
 
@@ -206,7 +206,7 @@ def _index(step: Any, name: str) -> int:
 
 
 def _count(n: int) -> int:
-    count = Whole(0).check("n", n)
+    count = Whole(0, maximum=AT_ONCE).check("n", n)
     assert count is not None
     return count
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ignite_lr.core.arguments import Whole, check_callable, shown
+from ignite_lr.core.arguments import AT_ONCE, Whole, check_callable, shown
 from ignite_lr.core.host import numbers
 
 __all__ = ["simulate"]
@@ -22,7 +22,7 @@ def simulate(scheduler: Any, n: int, metric: Callable[[int], float] | None = Non
 
     Args:
         scheduler: any of PyTorch's or this package's, with one step an update.
-        n: how many updates, at least 0.
+        n: how many updates, from 0 to 10,000,000.
         metric: for ``ReduceLROnPlateau``: the metric after update ``i``, counted from 0 here.
 
     Returns:
@@ -41,7 +41,7 @@ def simulate(scheduler: Any, n: int, metric: Callable[[int], float] | None = Non
     optimizer = getattr(scheduler, "optimizer", None)
     if not callable(getattr(scheduler, "step", None)) or optimizer is None:
         raise TypeError(f"scheduler must have step() and optimizer, got {shown(scheduler)}.")
-    count = Whole(0).check("n", n)
+    count = Whole(0, maximum=AT_ONCE).check("n", n)
     check_callable("metric", metric, or_none=True)
     if metric is not None and [*inspect.signature(scheduler.step).parameters][:1] in ([], ["epoch"]):
         raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ignite_lr.core.arguments import Choice, Real, Whole, shown
+from ignite_lr.core.arguments import AT_ONCE, Choice, Real, Whole, shown
 from ignite_lr.core.host import digest, read
 from ignite_lr.dry_run import Setting
 from ignite_lr.study._file import as_plain
@@ -76,7 +76,7 @@ class StudyPlan:
             ValueError: if one is out of its range, or does not go with another.
         """
         listed = checked_trials(trials)
-        default = Whole(1, or_none=True).check("num_updates", num_updates)
+        default = Whole(1, or_none=True, maximum=AT_ONCE).check("num_updates", num_updates)
         planned = tuple(_planned(trial, default) for trial in listed)
         every = Whole(1, or_none=True).check("validate_every", validate_every)
         direction = Choice(("min", "max")).check("mode", mode)

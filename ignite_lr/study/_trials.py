@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ignite_lr.core.arguments import Real, Rule, Text, Whole, check_callable, check_items, shown
+from ignite_lr.core.arguments import AT_ONCE, Real, Rule, Text, Whole, check_callable, check_items, shown
 from ignite_lr.schedules import Constant
 
 __all__ = ["Trial", "multiples", "spread", "warmups"]
@@ -75,7 +75,7 @@ class Trial:
             ValueError: if one is negative, infinite or no number; says at which update.
             TypeError: if one is of another type.
         """
-        Whole(0).check("num_updates", num_updates)
+        Whole(0, maximum=AT_ONCE).check("num_updates", num_updates)
         if self.schedule is None:
             return (1.0,) * num_updates
         factors = []
@@ -102,7 +102,7 @@ class Trial:
             num_updates: how long the trial is. A schedule that does not name its ``warmup_steps`` is asked for so many
                 factors, and what rises from update 0 on, and then ends rising, is its warmup. None: it has none.
         """
-        Whole(0, or_none=True).check("num_updates", num_updates)
+        Whole(0, or_none=True, maximum=AT_ONCE).check("num_updates", num_updates)
         known = getattr(self.schedule, "warmup_steps", None)
         if self.schedule is None or num_updates is None or isinstance(known, int):
             return known if isinstance(known, int) else 0
@@ -111,7 +111,7 @@ class Trial:
 
 _RULES: dict[str, Rule] = {
     "lr": Real(above=0.0),
-    "num_updates": Whole(1, or_none=True),
+    "num_updates": Whole(1, or_none=True, maximum=AT_ONCE),
     "name": Text(empty=False, or_none=True),
 }
 
@@ -215,7 +215,7 @@ def spread(low: float, high: float, n: int, seed: int = 0) -> tuple[Trial, ...]:
     top = _positive("spread: high", high)
     if not top > bottom:
         raise ValueError(f"spread: high must be greater than low, got low={shown(low)} and high={shown(high)}.")
-    count, start = Whole(1).check("spread: n", n), Whole(0).check("spread: seed", seed)
+    count, start = Whole(1, maximum=AT_ONCE).check("spread: n", n), Whole(0).check("spread: seed", seed)
     assert count is not None
     first = random.Random(start).random()
     # in logarithms, because high / low may be beyond all floats
@@ -247,7 +247,7 @@ def warmups(
     lengths = [
         _length(steps) for steps in check_items("warmups: warmup_steps", "a sequence of update counts", warmup_steps)
     ]
-    after = Whole(1, or_none=True).check("warmups: post_warmup_steps", post_warmup_steps)
+    after = Whole(1, or_none=True, maximum=AT_ONCE).check("warmups: post_warmup_steps", post_warmup_steps)
     if after is None:
         after = 2 * max(lengths, default=0)
         if not after:
@@ -265,7 +265,7 @@ def _positive(name: str, value: Any) -> float:
 
 
 def _length(value: Any) -> int:
-    number = Whole(0).check("warmups: warmup_steps", value)
+    number = Whole(0, maximum=AT_ONCE).check("warmups: warmup_steps", value)
     assert number is not None
     return number
 

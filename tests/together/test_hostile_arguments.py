@@ -59,6 +59,7 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     "0": lambda: 0,
     "-1": lambda: -1,
     "1": lambda: 1,
+    "10**12": lambda: 10**12,
     "10**30": lambda: 10**30,
     "-10**30": lambda: -(10**30),
     "10**5000": lambda: 10**5000,
