@@ -11,6 +11,7 @@ import ignite.distributed as idist
 from ignite.engine import Events, State
 from torch.optim import Optimizer
 
+from ignite_lr.core.arguments import Whole
 from ignite_lr.core.engine import FeedingEngine, data_length, forget_run, process
 from ignite_lr.core.rates import separate_rates, set_rates
 from ignite_lr.core.subscription import Phase
@@ -136,8 +137,7 @@ class DryRun(FeedingEngine):
         self.length = self._length(data, epoch_length)
         self._course = None
         self._passes = self._plan(self)
-        first = next(self._passes, None)
-        if first is None:
+        if (first := next(self._passes, None)) is None:
             return self.state
         self.snapshot.add_data("data", data)
         self._loader = private_loader(data, self.snapshot.loaders)
@@ -203,11 +203,11 @@ class DryRun(FeedingEngine):
         self._suspended.enter_context(suspended(optimizer))
 
     def _length(self, data: Any, epoch_length: Any) -> int | None:
-        length = data_length(self, data) if epoch_length is None and data is not None else epoch_length
+        if epoch_length is not None or data is None:
+            return Whole(1, or_none=True).check("epoch_length", epoch_length)
+        length = data_length(self, data)
         if length is not None and length < 1:
-            if epoch_length is None:
-                raise ValueError("data has zero size: give it at least one batch")
-            raise ValueError(f"epoch_length must be at least 1, got {epoch_length}.")
+            raise ValueError("data has zero size: give it at least one batch")
         return length
 
     # -- the state that the trainer carries meanwhile

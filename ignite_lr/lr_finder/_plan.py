@@ -60,7 +60,8 @@ class SweepPlan:
             raise ValueError(
                 "num_iter=None needs data with a length: give attach() a num_iter, or run() an epoch_length"
             )
-        return engine.length * (1 if engine.max_epochs is None else count("max_epochs", engine.max_epochs))
+        epochs = 1 if engine.max_epochs is None else count("max_epochs", engine.max_epochs)
+        return count("num_iter=None: epoch_length x max_epochs", engine.length * epochs)
 
     def rates(self, num_iter: int) -> list[tuple[float, ...]]:
         """The rates of every point, for each parameter group."""
