@@ -329,7 +329,8 @@ class ScheduleLR(LambdaLR):
 
         def again(_: Optimizer) -> None:
             me = scheduler()
-            if me is not None and me.last_epoch == due:
+            # the groups from before the load, which tell whether the rates have become another scheduler's meanwhile
+            if me is not None and me.last_epoch == due and same_rates(me._groups, me._last_lr):
                 me.follow()
 
         handle = getattr(self, "_handle", None)
