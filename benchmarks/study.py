@@ -228,12 +228,14 @@ def asha(task: Task, name: str, n: int, seed: int) -> list[tuple[float, float]]:
         tune_config=tune.TuneConfig(
             metric="loss",
             mode="min",
-            num_samples=4 * n,
+            num_samples=3 * n,  # most are stopped early
             reuse_actors=True,
             scheduler=ASHAScheduler("updates", max_t=length, grace_period=rung, reduction_factor=2),
             search_alg=tune.search.BasicVariantGenerator(random_state=seed),
         ),
-        run_config=tune.RunConfig(verbose=0, storage_path=tempfile.mkdtemp()),
+        run_config=tune.RunConfig(
+            verbose=0, storage_path=tempfile.mkdtemp(), failure_config=tune.FailureConfig(max_failures=3)
+        ),
     ).fit()
     spent, best, curve = 0, task.untrained, []
     for result in sorted(fitted, key=lambda result: result.metrics["timestamp"]):
