@@ -8,6 +8,7 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from ignite_lr.core.arguments import Real, Whole
+from ignite_lr.core.host import numbers
 from ignite_lr.core.rates import Rate, add_follower, copied, in_form_of, parts_of, same_rates, write, write_bases
 from ignite_lr.schedules._compose import Function, Join, PiecewiseLinear
 from ignite_lr.schedules._schedule import Schedule, ScheduleFunction
@@ -152,7 +153,7 @@ class WarmupScheduler(LRScheduler):
             "first_lrs": [copied(rate) for rate in self.first_lrs],
             "base_lrs": [copied(group.get("initial_lr", group["lr"])) for group in self.optimizer.param_groups],
             # inside another scheduler, the rates may be the other's
-            "rates": [copied(rate) for rate in self._last_lr] if self.owns() else None,
+            "rates": numbers(self._last_lr) if self.owns() else None,
             "scheduler": self.scheduler.state_dict(),
         }
 
