@@ -14,7 +14,6 @@ from pydoc_data.topics import topics
 import numpy as np
 import torch
 from sklearn import datasets
-from statsmodels import datasets as recorded
 from suggestion_tasks import Split, Task, digits
 from torch import Tensor, nn
 from torch.nn import functional
@@ -128,14 +127,18 @@ def _windows(series: np.ndarray) -> Split:
 @cache
 def carbon_dioxide() -> Split:
     """Weekly changes of CO2."""
-    series = recorded.co2.load_pandas().data["co2"].interpolate().to_numpy()
+    from statsmodels.datasets import co2
+
+    series = co2.load_pandas().data["co2"].interpolate().to_numpy()
     return _windows(np.diff(series, 4))
 
 
 @cache
 def sea_temperature() -> Split:
     """Monthly temperatures of the sea off Peru."""
-    table = recorded.elnino.load_pandas().data
+    from statsmodels.datasets import elnino
+
+    table = elnino.load_pandas().data
     return _windows(table.drop(columns="YEAR").to_numpy(float).ravel())
 
 
@@ -250,7 +253,9 @@ def next_word_loss(logits: Tensor, targets: Tensor) -> Tensor:
 @cache
 def ratings() -> Split:
     """Seven answers of each person as categories, and the rating, standardized."""
-    table = recorded.fair.load_pandas().data.drop(columns="affairs").to_numpy(float)
+    from statsmodels.datasets import fair
+
+    table = fair.load_pandas().data.drop(columns="affairs").to_numpy(float)
     categories = np.stack([np.unique(column, return_inverse=True)[1] for column in table.T[1:]], 1)
     rating = (table[:, :1] - table[:, 0].mean()) / table[:, 0].std()
     offsets = np.concatenate(([0], np.cumsum(categories.max(0) + 1)[:-1]))

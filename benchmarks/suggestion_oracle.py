@@ -40,6 +40,10 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter], float], torch.optim.Opti
 }
 
 
+# On the field tasks only rates that are in question: the first and one past the last of ``GRID``.
+FIELD_GRID = {name: (8, 31) if name in ("sgd", "nesterov") else (4, 25) for name in OPTIMIZERS}
+
+
 class ManyRates:
     """One of ``OPTIMIZERS`` with a rate of its own for each model along the first axis."""
 
@@ -178,11 +182,24 @@ def compute(
                 key = f"{name}/{optimizer}/{horizon}"
                 if key in cells:
                     continue
-                losses, before = train_all(TASKS[name], optimizer, updates, decay)
+                first, last = FIELD_GRID[optimizer] if name in FIELD_TASKS else (0, len(GRID))
+                losses, before = train_all(TASKS[name], optimizer, updates, decay, GRID[first:last])
                 cells[key] = {"before": rounded(before), "after": [rounded(r) for r in losses]}
+                if last - first < len(GRID):
+                    cells[key]["grid"] = [first, last]
                 write_cache(CACHE, settings(), cells)
                 log(f"oracle {key}")
     return cells
+
+
+def measured(cells: dict[str, Any], names: Iterable[str]) -> list[tuple[str, str]]:
+    """Tasks and optimizers of which both horizons are known; a cell of the field tasks takes minutes."""
+    return [
+        (name, optimizer)
+        for name in names
+        for optimizer in OPTIMIZERS
+        if all(f"{name}/{optimizer}/{horizon}" in cells for horizon in HORIZONS)
+    ]
 
 
 def check() -> float:

@@ -1,7 +1,8 @@
 """Range tests by the peers' own packages; runs in the environment of ``make bench-env``.
 
 Every package gets the same model, the same batches and the same number of iterations; all its
-other settings are its own defaults. What a package refuses to answer is stored as None.
+other settings are its own defaults. A task that accumulates gives them whole batches. What a
+package refuses to answer is stored as None.
 
     .venv-bench/bin/python benchmarks/suggestion_peers.py
 """
@@ -25,8 +26,9 @@ from typing import Any
 
 import matplotlib as mpl
 import torch
-from suggestion_oracle import OPTIMIZERS, read_cache, write_cache
-from suggestion_tasks import TASKS, Task
+from suggestion_oracle import CACHE as ORACLE
+from suggestion_oracle import OPTIMIZERS, TASKS, measured, read_cache, write_cache
+from suggestion_tasks import Task
 from torch import nn
 
 CACHE = Path(__file__).parent / "data" / "peers.json"
@@ -43,12 +45,12 @@ def ignite(task: Task, optimizer: str, seed: int, num_iter: int) -> Answers:
     from ignite.handlers import FastaiLRFinder
 
     model = task.model(seed)
-    stepper = OPTIMIZERS[optimizer](model.parameters(), START_LR)
+    stepper = task.clipped(OPTIMIZERS[optimizer](model.parameters(), START_LR))
     trainer = create_supervised_trainer(model, stepper, task.loss)
     finder = FastaiLRFinder()
     to_save = {"model": model, "optimizer": stepper}
     with finder.attach(trainer, to_save, num_iter=num_iter, start_lr=START_LR, end_lr=END_LR) as sweep:
-        sweep.run(task.loader(seed, num_iter))
+        sweep.run(task.loader(seed, num_iter, whole=True))
         try:
             return {"FastaiLRFinder": float(finder.lr_suggestion())}
         except RuntimeError:
@@ -65,12 +67,12 @@ def fastai(task: Task, optimizer: str, seed: int, num_iter: int) -> Answers:
     rules = {"minimum": minimum, "valley": valley, "slide": slide, "steep": steep}
     answers: Answers = {}
     with tempfile.TemporaryDirectory() as folder:
-        batches = task.loader(seed, num_iter)
+        batches = task.loader(seed, num_iter, whole=True)
         learner = Learner(
             DataLoaders(batches, batches, device="cpu"),
             task.model(seed),
             loss_func=task.loss,
-            opt_func=partial(OptimWrapper, opt=partial(_torch_optimizer, optimizer)),
+            opt_func=partial(OptimWrapper, opt=partial(_torch_optimizer, task, optimizer)),
             path=folder,
         )
         with learner.no_bar(), learner.no_logging():
@@ -88,8 +90,8 @@ def fastai(task: Task, optimizer: str, seed: int, num_iter: int) -> Answers:
     return answers
 
 
-def _torch_optimizer(name: str, params: Iterable[nn.Parameter], lr: float, **_: Any) -> Any:
-    return OPTIMIZERS[name](params, lr)
+def _torch_optimizer(task: Task, name: str, params: Iterable[nn.Parameter], lr: float, **_: Any) -> Any:
+    return task.clipped(OPTIMIZERS[name](params, lr))
 
 
 def lightning(task: Task, optimizer: str, seed: int, num_iter: int) -> Answers:
@@ -106,7 +108,7 @@ def lightning(task: Task, optimizer: str, seed: int, num_iter: int) -> Answers:
             return task.loss(self.model(batch[0]), batch[1])
 
         def configure_optimizers(self) -> Any:
-            return OPTIMIZERS[optimizer](self.parameters(), self.lr)
+            return task.clipped(OPTIMIZERS[optimizer](self.parameters(), self.lr))
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
@@ -120,7 +122,7 @@ def lightning(task: Task, optimizer: str, seed: int, num_iter: int) -> Answers:
         )
         finder = Tuner(trainer).lr_find(
             Module(),
-            task.loader(seed, num_iter),
+            task.loader(seed, num_iter, whole=True),
             min_lr=START_LR,
             max_lr=END_LR,
             num_training=num_iter,
@@ -136,10 +138,10 @@ def torch_lr_finder(task: Task, optimizer: str, seed: int, num_iter: int) -> Ans
     from torch_lr_finder import LRFinder
 
     model = task.model(seed)
-    stepper = OPTIMIZERS[optimizer](model.parameters(), START_LR)
+    stepper = task.clipped(OPTIMIZERS[optimizer](model.parameters(), START_LR))
     finder = LRFinder(model, stepper, nn.Module(), device="cpu")
     finder.criterion = task.loss
-    finder.range_test(task.loader(seed, num_iter), end_lr=END_LR, num_iter=num_iter)
+    finder.range_test(task.loader(seed, num_iter, whole=True), end_lr=END_LR, num_iter=num_iter)
     figure, ax = plt.subplots()
     try:
         answer = finder.plot(ax=ax)[1]
@@ -188,10 +190,11 @@ def main() -> None:
     logging.disable(logging.WARNING)
     cells = read_cache(CACHE, settings())
     saved = time.monotonic()
+    known = measured(read_cache(ORACLE, {}), arguments.tasks)
     for seed in SEEDS:
         for num_iter in ITERATIONS:
             for name in arguments.tasks:
-                for optimizer in OPTIMIZERS:
+                for optimizer in (optimizer for task, optimizer in known if task == name):
                     key = f"{name}/{optimizer}/{seed}/{num_iter}"
                     if key not in cells:
                         cells[key] = ask(name, optimizer, seed, num_iter)

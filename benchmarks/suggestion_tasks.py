@@ -74,10 +74,23 @@ class Task:
             for start in range(0, count - self.batch_size + 1, self.batch_size):
                 yield order[start : start + self.batch_size]
 
-    def loader(self, seed: int, num_iter: int) -> DataLoader[Any]:
-        """A loader for a sweep, with a few more batches than it needs, so that none has to recycle it."""
+    def clipped(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """The optimizer, which clips before each step as the task wants it, in whatever package steps it."""
+
+        def clip(stepper: torch.optim.Optimizer, *_: Any) -> None:
+            nn.utils.clip_grad_norm_([p for group in stepper.param_groups for p in group["params"]], self.clip)
+
+        if math.isfinite(self.clip):
+            optimizer.register_step_pre_hook(clip)
+        return optimizer
+
+    def loader(self, seed: int, num_iter: int, *, whole: bool = False) -> DataLoader[Any]:
+        """A loader for a sweep, with a few more batches than it needs, so that none has to recycle it.
+
+        ``whole``: a batch is all that one update sees.
+        """
         updates = [index.tolist() for index in islice(self.batches(50 + seed), num_iter + 5)]
-        size = self.batch_size // self.accumulate
+        size = self.batch_size if whole else self.batch_size // self.accumulate
         batches = [update[first : first + size] for update in updates for first in range(0, len(update), size)]
         data = self.data()
         return DataLoader(TensorDataset(data.x, data.y), batch_sampler=batches)

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import suggestion_oracle as oracle
 import torch
-from ignite.engine import create_supervised_trainer
-from suggestion_sweeps import END_LR, SEEDS, START_LR
-from suggestion_tasks import TASKS
+from suggestion_sweeps import END_LR, SEEDS, START_LR, training
 
 from ignite_lr import NoSuggestionError, find_lr
 
@@ -23,15 +21,13 @@ RULE = f"verify={VERIFY}"
 
 def find(name: str, optimizer: str, seed: int, num_iter: int) -> dict[str, Any]:
     """What ``find_lr`` suggests, where its sweep started, and its trials: rate, last loss, updates, learns."""
-    task = TASKS[name]
-    model = task.model(seed)
-    stepper = oracle.OPTIMIZERS[optimizer](model.parameters(), START_LR)
-    trainer = create_supervised_trainer(model, stepper, task.loss)
+    task = oracle.TASKS[name]
+    trainer, to_save = training(task, optimizer, seed)
     torch.manual_seed(seed)
     result = find_lr(
         trainer,
         task.loader(seed, num_iter),
-        {"model": model, "optimizer": stepper},
+        to_save,
         num_iter=num_iter,
         start_lr=START_LR,
         end_lr=END_LR,
@@ -55,7 +51,7 @@ def settings() -> dict[str, Any]:
     return {"start_lr": START_LR, "end_lr": END_LR, "verify": VERIFY, "torch": torch.__version__}
 
 
-def verified(names: list[str], lengths: tuple[int, ...], seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
+def verified(pairs: list[tuple[str, str]], lengths: tuple[int, ...], seeds: tuple[int, ...] = SEEDS) -> dict[str, Any]:
     """What was found by ``task/optimizer/seed/num_iter``; what the cache lacks is computed, as long as there is time.
 
     ``VERIFY_MINUTES`` in the environment is that time; what is not reached is left out.
@@ -64,8 +60,8 @@ def verified(names: list[str], lengths: tuple[int, ...], seeds: tuple[int, ...] 
     until = time.monotonic() + 60 * float(os.environ.get("VERIFY_MINUTES", "inf"))
     for num_iter in lengths:
         for seed in seeds:
-            for name in names:
-                missing = [o for o in oracle.OPTIMIZERS if f"{name}/{o}/{seed}/{num_iter}" not in cells]
+            for name in dict.fromkeys(name for name, _ in pairs):
+                missing = [o for task, o in pairs if task == name and f"{name}/{o}/{seed}/{num_iter}" not in cells]
                 for optimizer in missing if time.monotonic() < until else ():
                     cells[f"{name}/{optimizer}/{seed}/{num_iter}"] = find(name, optimizer, seed, num_iter)
                 if missing and time.monotonic() < until:

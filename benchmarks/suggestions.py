@@ -24,7 +24,7 @@ import suggestion_oracle as oracle
 import suggestion_sweeps as sweeps
 import suggestion_verified as trials
 import torch
-from suggestion_oracle import TASKS
+from suggestion_oracle import FIELD_TASKS, TASKS
 
 from ignite_lr import suggestion
 
@@ -119,7 +119,16 @@ class Row:
 # cell, and the default rule is also shown without it.
 BLIND = "diabetes_unscaled/radam"
 
-HALVES = {"choose": ("choose",), "report": ("report",), "unseen": ("unseen",), "all": ("choose", "report", "unseen")}
+HALVES = {
+    "choose": ("choose",),
+    "report": ("report",),
+    "unseen": ("unseen",),
+    "all": ("choose", "report", "unseen"),
+    "field choose": ("field choose",),
+    "field report": ("field report",),
+    "field all": ("field choose", "field report"),
+    "all with field": ("choose", "report", "unseen", "field choose", "field report"),
+}
 
 HEADER = (
     f"{'rule':16} | {'short: mean med. p90 >.1  >.5':31} | {'long: mean med. p90 >.1  >.5':31} "
@@ -202,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small part, measured afresh")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--field", action="store_true", help="measure what is missing of the field tasks, for hours")
     parser.add_argument("--factors", action="store_true", help="the default rule times a factor instead")
     parser.add_argument("--check", action="store_true", help="compare the oracle to torch.optim")
     parser.add_argument("--verify", action="store_true", help="beside it what find_lr verifies")
@@ -220,9 +230,10 @@ def main() -> None:
         if arguments.quick:
             oracle.CACHE = Path(folder) / "oracle.json"
             sweeps.CACHE = Path(folder) / "sweeps.json"
-        cells = oracle.compute(names)
-        curves = sweeps.curves(names)
-    asked = ours({key: losses for key, losses in curves.items() if key.split("/")[0] in names})
+        cells = oracle.compute([name for name in names if arguments.field or name not in FIELD_TASKS])
+        pairs = oracle.measured(cells, names)
+        curves = sweeps.curves(pairs)
+    asked = ours({key: losses for key, losses in curves.items() if tuple(key.split("/")[:2]) in pairs})
     if arguments.factors:
         factors(asked, cells)
         return
@@ -230,7 +241,7 @@ def main() -> None:
         if key in asked:
             asked[key].update(answers)
     if arguments.verify:
-        found = trials.verified(names, tuple(arguments.lengths))
+        found = trials.verified(pairs, tuple(arguments.lengths))
         asked = {key: {**answers, trials.RULE: found[key]["lr"]} for key, answers in asked.items() if key in found}
         costs(found)
     report(asked, cells)
