@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, create_supervised_trainer
-from suggestion_oracle import GRID, OPTIMIZERS, TASKS, read_cache, write_cache
+from suggestion_oracle import FIELD_TASKS, GRID, OPTIMIZERS, TASKS, read_cache, write_cache
 from suggestion_tasks import Task
 
 from ignite_lr.lr_finder import LRFinder
 
 CACHE = Path(__file__).parent / "data" / "sweeps.json"
+FIELD_CACHE = CACHE.with_name("field_sweeps.json")
 START_LR, END_LR = 1e-7, 10.0
 ITERATIONS = (300, 100)
 SEEDS = (0, 1, 2)
@@ -72,8 +73,13 @@ def settings() -> dict[str, Any]:
 
 
 def curves(pairs: list[tuple[str, str]]) -> dict[str, list[float]]:
-    """Raw losses of tasks and optimizers by ``task/optimizer/seed/num_iter``; what the cache lacks is computed."""
-    cells = read_cache(CACHE, settings())
+    """Raw losses of tasks and optimizers by ``task/optimizer/seed/num_iter``; what the caches lack is computed."""
+    field = [pair for pair in pairs if pair[0] in FIELD_TASKS]
+    return _curves([pair for pair in pairs if pair not in field], CACHE) | _curves(field, FIELD_CACHE)
+
+
+def _curves(pairs: list[tuple[str, str]], cache: Path) -> dict[str, list[float]]:
+    cells = read_cache(cache, settings())
     for seed in SEEDS:
         for num_iter in ITERATIONS:
             for name in dict.fromkeys(name for name, _ in pairs):
@@ -84,7 +90,7 @@ def curves(pairs: list[tuple[str, str]]) -> dict[str, list[float]]:
                         float(f"{value:.5g}") if math.isfinite(value) else None for value in losses
                     ]
                 if missing:
-                    write_cache(CACHE, settings(), cells)
+                    write_cache(cache, settings(), cells)
                     print(f"sweep {name} seed {seed}, {num_iter} iterations", flush=True)
     return {key: [math.nan if value is None else value for value in losses] for key, losses in cells.items()}
 

@@ -1,4 +1,4 @@
-"""Draw the charts of the benchmarks page from what the benchmarks printed into ``benchmarks/README.md``.
+"""Draw the charts from what the benchmarks printed into ``benchmarks/README.md`` and wrote to ``benchmarks/data``.
 
     python docs/make_charts.py
 
@@ -8,14 +8,30 @@ The figures are read from the page that shows them, so a chart never says anythi
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "benchmarks" / "README.md"
+TRAININGS = ROOT / "benchmarks" / "data" / "trainings.json"
 OURS, OTHERS = "#4051b5", "#b4bac6"
+TIMES = {
+    "0.1": ("a tenth of the suggestion", "#8fb3e8"),
+    "1": ("the suggestion", OURS),
+    "10": ("ten times the suggestion", "#e0663a"),
+}
+ANSWERS = {
+    "find_lr": ("find_lr", "*", OURS),
+    "FastaiLRFinder": ("FastaiLRFinder", "o", "#2a9d8f"),
+    "fastai valley": ("fastai valley", "^", "#8d6bb8"),
+    "torch-lr-finder": ("torch-lr-finder", "s", "#d99a1c"),
+    "Lightning": ("Lightning", "D", "#c0392b"),
+}
 # rule | short: mean ... | long: mean ... | ... | the same where an abstention counts as regret 1
 _RULE = re.compile(
     r"^(?P<rule>[\w.-]+(?: \w+)?) +\| (?P<short>[\d.]+) [^|]*\| (?P<long>[\d.]+) [^|]*\|.*"
@@ -78,7 +94,49 @@ def cost_chart(page: str) -> Figure:
     return figure
 
 
-CHARTS = {"chart_regret": regret_chart, "chart_logging": cost_chart}
+def trainings_chart(_: str) -> Figure:
+    """Three trainings at a tenth of, at, and at ten times the suggestion; below, what the peers suggest for them."""
+    measured = json.loads(TRAININGS.read_text(encoding="utf-8"))
+    figure = Figure(figsize=(9.0, 5.4), layout="constrained")
+    top, below = figure.subplots(2, 3)
+    for column, (title, task) in enumerate(measured["tasks"].items()):
+        worst = 1.1 * task["before"]
+        ax = top[column]
+        for factor, (label, colour) in TIMES.items():
+            losses = [math.inf if loss is None else min(loss, 2 * worst) for loss in task["curves"][factor]]
+            updates = [measured["every"] * index for index in range(len(losses))]
+            ax.plot(updates, losses, color=colour, label=label, linewidth=3.2 if factor == "1" else 2.2)
+        ax.set_title(title, fontsize=14)
+        ax.set_xlabel("updates")
+        ax = below[column]
+        after = [task["before"] if loss is None else min(loss, task["before"]) for loss in task["after"]]
+        ax.semilogx(task["grid"], after, color="#59616e", linewidth=1.8)
+        for rule, (label, marker, colour) in ANSWERS.items():
+            lr = task["lr"] if rule == "find_lr" else task["peers"].get(rule)
+            if lr is None:
+                continue
+            loss = _interpolated(lr, task["grid"], after)
+            size = 260 if rule == "find_lr" else 90
+            lr = min(max(lr, task["grid"][0]), task["grid"][-1])
+            ax.scatter([lr], [loss], size, color=colour, marker=marker, label=label, zorder=3, edgecolor="white")
+        ax.set_xlabel("learning rate")
+        for ax in (top[column], below[column]):
+            ax.set_ylim(0.94 * min(after), worst)
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.tick_params(labelsize=10)
+    top[0].set_ylabel("validation loss")
+    below[0].set_ylabel("loss after 300 updates")
+    rows = [ax.get_legend_handles_labels() for ax in (top[0], below[0])]
+    for (handles, labels), place in zip(rows, ("outside upper center", "outside lower center"), strict=True):
+        figure.legend(handles, labels, loc=place, ncols=len(labels), frameon=False, fontsize=12, handletextpad=0.4)
+    return figure
+
+
+def _interpolated(lr: float, grid: list[float], losses: list[float]) -> float:
+    return float(np.interp(math.log(lr), [math.log(rate) for rate in grid], losses))
+
+
+CHARTS = {"chart_regret": regret_chart, "chart_logging": cost_chart, "chart_trainings": trainings_chart}
 
 
 def main() -> None:
