@@ -115,10 +115,13 @@ def main() -> None:
     seeds = sweeps.curves([(name, optimizer) for names in TASKS.values() for name in names for optimizer in OPTIMIZERS])
     print("standard deviation in decades, median and 90th percentile over cells")
     for num_iter in sweeps.ITERATIONS:
-        for half in TASKS:
-            print(f"\n{num_iter} iterations, {half:6} | over ranges | over seeds")
+        for title, halves in {**{half: (half,) for half in TASKS}, "all": tuple(TASKS)}.items():
+            print(f"\n{num_iter} iterations, {title:6} | over ranges | over seeds")
             for name, rule in RULES.items():
-                ours = [over_ranges(rule, found, half, num_iter), over_seeds(rule, seeds, half, num_iter)]
+                ours = [
+                    [one for half in halves for one in spreads(rule, curves_of, half, num_iter)]
+                    for spreads, curves_of in ((over_ranges, found), (over_seeds, seeds))
+                ]
                 texts = [f"{np.median(values):.2f}, {np.quantile(values, 0.9):.2f}" for values in ours]
                 print(f"{name:22} | {texts[0]:11} | {texts[1]}")
 

@@ -2,9 +2,9 @@
 
     python benchmarks/trainings.py     # measures; docs/make_charts.py draws
 
-For each of three field tasks: ``find_lr`` with its defaults, then 300 updates at each of the three rates. Beside them lie
-the peers' answers on the same model and batches, and the validation loss that 300 updates reach at every rate of the
-oracle's grid, both from the cached measurements.
+For each of three field tasks: ``find_lr`` with its defaults, then 300 updates at each of the three rates. Beside them
+lie the peers' answers on the same model and batches, and the validation loss that 300 updates reach at every rate
+of the oracle's grid, both from the cached measurements.
 """
 
 from __future__ import annotations

@@ -111,17 +111,23 @@ def trainings_chart(_: str) -> Figure:
         ax = below[column]
         after = [task["before"] if loss is None else min(loss, task["before"]) for loss in task["after"]]
         ax.semilogx(task["grid"], after, color="#59616e", linewidth=1.8)
+        low, height = min(after), worst - min(after)
+        placed: list[float] = []
         for rule, (label, marker, colour) in ANSWERS.items():
             lr = task["lr"] if rule == "find_lr" else task["peers"].get(rule)
             if lr is None:
                 continue
-            loss = _interpolated(lr, task["grid"], after)
-            size = 260 if rule == "find_lr" else 90
-            lr = min(max(lr, task["grid"][0]), task["grid"][-1])
-            ax.scatter([lr], [loss], size, color=colour, marker=marker, label=label, zorder=3, edgecolor="white")
+            place = math.log10(min(max(lr, task["grid"][0]), task["grid"][-1]))
+            loss = float(np.interp(place, np.log10(task["grid"]), after))
+            over = sum(abs(place - other) < 0.6 for other in placed)  # answers beside each other are stacked
+            placed.append(place)
+            size = 260 if rule == "find_lr" else 80
+            ax.scatter(
+                [10**place], [loss + 0.09 * height * over], size, color=colour, marker=marker, label=label, zorder=3
+            )
         ax.set_xlabel("learning rate")
         for ax in (top[column], below[column]):
-            ax.set_ylim(0.94 * min(after), worst)
+            ax.set_ylim(low - 0.07 * height, worst)
             ax.spines[["top", "right"]].set_visible(False)
             ax.tick_params(labelsize=10)
     top[0].set_ylabel("validation loss")
@@ -130,10 +136,6 @@ def trainings_chart(_: str) -> Figure:
     for (handles, labels), place in zip(rows, ("outside upper center", "outside lower center"), strict=True):
         figure.legend(handles, labels, loc=place, ncols=len(labels), frameon=False, fontsize=12, handletextpad=0.4)
     return figure
-
-
-def _interpolated(lr: float, grid: list[float], losses: list[float]) -> float:
-    return float(np.interp(math.log(lr), [math.log(rate) for rate in grid], losses))
 
 
 CHARTS = {"chart_regret": regret_chart, "chart_logging": cost_chart, "chart_trainings": trainings_chart}
