@@ -1,7 +1,8 @@
-"""``ScheduleLR`` in other people's loops: the rate of every update, against a plain PyTorch loop.
+"""``ScheduleLR`` in other people's loops, and other people's schedulers and optimizers under our handlers.
 
-Run it with ``python benchmarks/interop_schedulers.py`` where ``lightning``, ``transformers`` and ``accelerate`` are
-installed. It prints one line a check and ends with an error if the rates of one are not the same.
+Run it with ``python benchmarks/interop_schedulers.py`` where Lightning, Transformers, Accelerate, timm and
+pytorch_optimizer are installed; what is not is left out, and said. It prints one line a check: whether the rate of every
+update is that of a plain PyTorch loop, or of timm's own. It ends with an error if one is not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from ignite_lr import LRSchedulerHandler, ScheduleLR, schedules
+from ignite_lr import GradNormClipper, LRLogger, LRSchedulerHandler, ScheduleLR, schedules
 
 UPDATES = 20
 ACCUMULATION = 3
@@ -171,21 +172,170 @@ def greedy() -> tuple[list[float], list[float]]:
     return optimizer.rates, case["lrs"]
 
 
+EPOCHS, LENGTH = 5, 6
+TIMM: dict[str, dict[str, Any]] = {
+    "CosineLRScheduler": {"t_initial": 24, "warmup_t": 4, "warmup_lr_init": 1e-4, "lr_min": 1e-3, "cycle_limit": 2},
+    "TanhLRScheduler": {"t_initial": 24, "warmup_t": 4, "warmup_lr_init": 1e-4},
+    "StepLRScheduler": {"decay_t": 3, "decay_rate": 0.5, "warmup_t": 2, "warmup_lr_init": 1e-4},
+    "MultiStepLRScheduler": {"decay_t": [3, 9], "decay_rate": 0.5},
+    "PolyLRScheduler": {"t_initial": 24, "lr_min": 1e-3, "warmup_t": 3, "warmup_lr_init": 1e-4},
+    "PlateauLRScheduler": {"decay_rate": 0.5, "patience_t": 0, "warmup_t": 1, "warmup_lr_init": 1e-4},
+}
+
+
+def epoch_metric(epoch: int) -> float:
+    """A metric that stands still now and then; ``epoch`` counts from 1."""
+    return (1.0, 0.5, 0.6, 0.3, 0.4)[epoch - 1]
+
+
+def timm_by_hand(make: Callable[[Any], Any]) -> list[float]:
+    """The loop of timm's own training script."""
+    optimizer = Spied(Model().parameters(), lr=0.1)
+    scheduler = make(optimizer)
+    updates = 0
+    for epoch in range(EPOCHS):
+        for _ in range(LENGTH):
+            optimizer.step()
+            updates += 1
+            scheduler.step_update(num_updates=updates)
+        scheduler.step(epoch + 1, epoch_metric(epoch + 1))
+    return optimizer.rates
+
+
+def timm_by_handler(make: Callable[[Any], Any], interval: str) -> list[float]:
+    """The same under Ignite."""
+    optimizer = Spied(Model().parameters(), lr=0.1)
+    trainer = Engine(lambda engine, batch: optimizer.step())
+    metric = (lambda engine: epoch_metric(engine.state.epoch)) if interval == "epoch" else None
+    LRSchedulerHandler(make(optimizer), interval=interval, metric=metric).attach(trainer)
+    trainer.run(range(LENGTH), max_epochs=EPOCHS)
+    return optimizer.rates
+
+
+def with_timm() -> Iterator[tuple[str, str, bool]]:
+    """Every scheduler of timm's, told of epochs and of updates, and its Lookahead."""
+    import timm.optim
+    import timm.scheduler
+    from timm.scheduler.plateau_lr import PlateauLRScheduler
+    from timm.scheduler.poly_lr import PolyLRScheduler
+
+    kinds = {
+        "PlateauLRScheduler": PlateauLRScheduler,
+        "PolyLRScheduler": PolyLRScheduler,
+    }
+    for name, arguments in TIMM.items():
+        kind = kinds.get(name) or getattr(timm.scheduler, name)
+        for interval in ("epoch", "step"):
+            if name == "PlateauLRScheduler":
+                if interval == "step":
+                    continue  # it knows epochs only
+
+                def make(optimizer: Any, kind: Any = kind, arguments: Any = arguments) -> Any:
+                    return kind(optimizer, mode="min", **arguments)
+
+            else:
+
+                def make(optimizer: Any, kind: Any = kind, arguments: Any = arguments, by: str = interval) -> Any:
+                    return kind(optimizer, t_in_epochs=by == "epoch", **arguments)
+
+            rates = timm_by_handler(make, interval)
+            varied = f"{len(set(rates))} rates in {len(rates)} updates"
+            yield f"{name}, {interval}", varied, rates == timm_by_hand(make) and len(set(rates)) > 1
+    yield hooked(lambda model: timm.optim.Lookahead(torch.optim.SGD(model.parameters(), lr=0.01)))
+
+
+def with_pytorch_optimizer() -> Iterator[tuple[str, str, bool]]:
+    """Its Lookahead, and some that change what a step is."""
+    import pytorch_optimizer
+
+    yield hooked(lambda model: pytorch_optimizer.Lookahead(torch.optim.AdamW(model.parameters(), lr=0.01)))
+    for name in ("Lamb", "AdaBelief", "Lion", "ScheduleFreeAdamW"):
+        kind = getattr(pytorch_optimizer, name)
+        yield hooked(lambda model, kind=kind: kind(model.parameters(), lr=0.01))  # type: ignore[misc]  # of a lambda's default
+
+
+def hooked(make: Callable[[nn.Module], Any]) -> tuple[str, str, bool]:
+    """Rates, clipped updates and records of an optimizer under all three handlers."""
+    schedule = SCHEDULES["Cosine"]
+    model = Model()
+    optimizer = make(model)
+    rates: list[float] = []
+
+    def step(engine: Engine, batch: dict[str, torch.Tensor]) -> None:
+        model(**batch)["loss"].backward()
+        if engine.state.iteration % ACCUMULATION == 0:
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            optimizer.zero_grad()
+
+    trainer = Engine(step)
+    clipper, logger = GradNormClipper(optimizer), LRLogger(optimizer, history=100)
+    for handler in (LRSchedulerHandler(ScheduleLR(optimizer, schedule)), clipper, logger):
+        handler.attach(trainer)
+    if callable(getattr(optimizer, "train", None)):
+        optimizer.train()
+    trainer.run(torch.utils.data.DataLoader(Rows()))
+    seen, logged = clipper.report().updates, len(logger.history()["update"])
+    same = rates == [0.01 * schedule(i) for i in range(UPDATES)]
+    detail = f"{len(rates)} updates, {seen} seen by the clipper, {logged} logged"
+    return type(optimizer).__name__, detail, same and seen == logged == len(rates)
+
+
+def with_accelerate() -> Iterator[tuple[str, str, bool]]:
+    """Its optimizer runs no hooks of its own: the message says what to give instead, and that works."""
+    import accelerate
+
+    accelerator = accelerate.Accelerator(cpu=True)
+    outer = accelerator.prepare(torch.optim.SGD(Model().parameters(), lr=0.01))
+    for what in (
+        lambda: LRSchedulerHandler(ScheduleLR(outer, lambda step: 1.0)).attach(Engine(lambda engine, batch: None)),
+        lambda: GradNormClipper(outer).attach(Engine(lambda engine, batch: None)),
+        lambda: LRLogger(outer, history=1).attach(Engine(lambda engine, batch: None)),
+    ):
+        try:
+            what()
+        except TypeError as error:  # noqa: PERF203 - three in all
+            yield type(outer).__name__, str(error), "optimizer.optimizer, of class SGD" in str(error)
+        else:
+            yield type(outer).__name__, "no error", False
+    yield hooked(lambda model: accelerator.prepare(torch.optim.SGD(model.parameters(), lr=0.01)).optimizer)
+
+
+def with_loops(loop: Callable[[Any], list[float]]) -> Iterator[tuple[str, str, bool]]:
+    """``ScheduleLR`` in the loop of another package."""
+    for name, schedule in SCHEDULES.items():
+        rates = loop(schedule)
+        yield name, f"{len(rates)} updates", rates == plain(schedule)
+
+
+def with_greedy() -> Iterator[tuple[str, str, bool]]:
+    """Transformers' metric-driven scheduler."""
+    rates, recorded = greedy()
+    worst = max(abs(mine - theirs) for mine, theirs in zip(rates, recorded, strict=True)) / max(recorded)
+    yield "GreedyLR", f"{len(rates)} updates, within {worst:.1e} of the peak", worst <= 1e-9
+
+
+CHECKS: list[tuple[str, Callable[[], Iterator[tuple[str, str, bool]]]]] = [
+    ("Ignite", lambda: with_loops(under_ignite)),
+    ("Lightning", lambda: with_loops(under_lightning)),
+    ("Transformers", lambda: with_loops(under_transformers)),
+    ("Transformers", with_greedy),
+    ("timm", with_timm),
+    ("pytorch_opt.", with_pytorch_optimizer),
+    ("Accelerate", with_accelerate),
+]
+
+
 def main() -> int:
     """All checks; the number of those that failed."""
     failed = 0
-    loops = {"Ignite": under_ignite, "Lightning": under_lightning, "Transformers": under_transformers}
-    for name, schedule in SCHEDULES.items():
-        expected = plain(schedule)
-        for package, loop in loops.items():
-            rates = loop(schedule)
-            same = rates == expected
-            failed += not same
-            print(f"{package:13} {name:18} {len(rates)} updates: {'the same rates' if same else 'other rates'}")
-    rates, recorded = greedy()
-    worst = max(abs(mine - theirs) for mine, theirs in zip(rates, recorded, strict=True)) / max(recorded)
-    failed += worst > 1e-9
-    print(f"{'Transformers':13} {'GreedyLR':18} {len(rates)} updates: within {worst:.1e} of the peak")
+    for package, checks in CHECKS:
+        try:
+            for name, detail, right in checks():
+                failed += not right
+                print(f"{package:13} {name:28} {'right' if right else 'WRONG'}: {detail}")
+        except ImportError as error:  # noqa: PERF203 - six in all
+            print(f"{package:13} left out: {error}")
     return failed
 
 
