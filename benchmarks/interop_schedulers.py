@@ -1,8 +1,8 @@
 """``ScheduleLR`` in other people's loops, and other people's schedulers and optimizers under our handlers.
 
 Run it with ``python benchmarks/interop_schedulers.py`` where Lightning, Transformers, Accelerate, timm and
-pytorch_optimizer are installed; what is not is left out, and said. It prints one line a check: whether the rate of every
-update is that of a plain PyTorch loop, or of timm's own. It ends with an error if one is not.
+pytorch_optimizer are installed; what is not is left out, and said. It prints one line a check: whether the rate of
+every update is that of a plain PyTorch loop, or of timm's own. It ends with an error if one is not.
 """
 
 from __future__ import annotations
