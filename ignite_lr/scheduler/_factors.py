@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 import types
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -147,7 +149,11 @@ def _looks_like(function: ScheduleFunction, base: float, absolute: bool) -> str 
 def _sampled_peak(function: ScheduleFunction) -> float:
     """The highest value at the updates tried, 0 where none of them is a number."""
     peak = 0.0
-    for step in _PROBES:
+    # and where a schedule of ours turns
+    turns = (
+        [end for value in vars(function).values() for end in _whole(value)] if isinstance(function, Schedule) else []
+    )
+    for step in sorted({*_PROBES, *turns}):
         try:
             value = function(step)
         except Exception:  # what it can or cannot do so far ahead is nobody's business yet
@@ -157,7 +163,13 @@ def _sampled_peak(function: ScheduleFunction) -> float:
     return peak
 
 
-_PURE = (Schedule, types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
+def _whole(argument: Any) -> list[int]:
+    """The updates that an argument of a schedule may name."""
+    several = argument if isinstance(argument, list | tuple) else [argument]
+    return [value for value in several if type(value) is int and value >= 0]
+
+
+_PURE = (Schedule, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type, functools.partial)
 
 
 def warn_of(functions: Sequence[ScheduleFunction], bases: Sequence[Rate] = (), absolute: bool = False) -> None:
@@ -182,16 +194,49 @@ def warn_of(functions: Sequence[ScheduleFunction], bases: Sequence[Rate] = (), a
 
 def _say_if_it_remembers(function: ScheduleFunction) -> None:
     """Warn of an object that changes when it is called: what it remembers is in no checkpoint. It is left as it was."""
-    attributes = getattr(function, "__dict__", None)
-    if isinstance(function, _PURE) or not isinstance(attributes, dict):
+    owner = function.__self__ if isinstance(function, types.MethodType) else function
+    attributes = getattr(owner, "__dict__", None)
+    if isinstance(owner, _PURE) or not isinstance(attributes, dict):
         return
-    before = dict(attributes)
+    before = {name: (value, _content(value)) for name, value in attributes.items()}
     _sampled_peak(function)
-    changes = attributes.keys() != before.keys() or any(attributes[key] is not before[key] for key in before)
-    attributes.clear()
-    attributes.update(before)
+    changes = attributes.keys() != before.keys()
+    for name, (value, content) in before.items():
+        if attributes.get(name) is not value or not _same(_content(value), content):
+            changes = True
+            _fill(value, content)
+    if changes:
+        attributes.clear()
+        attributes.update((name, value) for name, (value, _) in before.items())
     if changes or callable(getattr(function, "state_dict", None)):
         notice(
-            f"schedule must be a pure function of the update, got {type(function).__name__}, which has a memory of its "
+            f"schedule must be a pure function of the update, got {type(owner).__name__}, which has a memory of its "
             "own: it is in no state of the scheduler, so that a resumed training would go on differently."
         )
+
+
+def _content(value: Any) -> list[Any] | None:
+    """What lies in a container that may be written in place."""
+    if isinstance(value, dict):
+        return [*value.keys(), *value.values()]
+    return list(value) if isinstance(value, list | set | deque) else None
+
+
+def _same(one: list[Any] | None, other: list[Any] | None) -> bool:
+    return one is other or (
+        one is not None and other is not None and len(one) == len(other) and all(map(operator.is_, one, other))
+    )
+
+
+def _fill(value: Any, content: list[Any] | None) -> None:
+    """Put a container's content back."""
+    if content is None:
+        return
+    value.clear()
+    if isinstance(value, dict):
+        half = len(content) // 2
+        value.update(zip(content[:half], content[half:], strict=True))
+    elif isinstance(value, set):
+        value.update(content)
+    else:
+        value.extend(content)

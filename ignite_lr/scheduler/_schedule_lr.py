@@ -24,6 +24,7 @@ from ignite_lr.core.rates import (
     separate_rates,
     write,
 )
+from ignite_lr.scheduler._driven import Driven
 from ignite_lr.scheduler._factors import checked, compare, described, factors_at, functions_for, warn_of
 from ignite_lr.schedules import ScheduleFunction
 
@@ -34,7 +35,7 @@ _INFINITE = math.inf
 _base_of = itemgetter("initial_lr")
 
 
-class ScheduleLR(LambdaLR):
+class ScheduleLR(Driven, LambdaLR):
     """A schedule applied to an optimizer: rate of an update = base rate x ``schedule(index of the update)``.
 
     A ``LambdaLR`` to all who ask (plain loops, Lightning, Transformers), with less work a step and a state that resumes
@@ -85,18 +86,13 @@ class ScheduleLR(LambdaLR):
         last = cast("int", Whole(-1).check("last_epoch", last_epoch))
         groups = optimizer.param_groups
         self._functions, self._shared = functions_for(schedule, len(groups))
-        # Not by way of super().__init__(), which wraps optimizer.step only to warn of calls in the wrong order, and
+        # Not by way of LambdaLR.__init__(), which wraps optimizer.step only to warn of calls in the wrong order, and
         # refuses last_epoch where a group has no initial_lr.
+        Driven.__init__(self, last)
         self.optimizer = optimizer
-        self.last_epoch = last
         self._factor = 1.0
         self._written: list[Rate] | None = []
         self._step_count = 1  # read by others only, for PyTorch's check of the order of calls
-        # What LRSchedulerHandler goes by: states loaded, these and steps that were not its own, and whether the next
-        # step is. That one follows an update, before which it has seen to it that the base rates are those known.
-        self.loads = 0
-        self.moves = 0
-        self.driven = False
         self._groups: list[dict[str, Any]] = []
         self._bases: list[Rate] = []
         for i, group in enumerate(groups):
@@ -141,10 +137,12 @@ class ScheduleLR(LambdaLR):
             ValueError: if it returns a factor that is negative or not finite, ``epoch`` or a base rate is that, or a
                 parameter group has no schedule.
         """
-        step = self.last_epoch + 1 if epoch is None else cast("int", Whole(0).check("epoch", epoch))
+        step = self._position + 1 if epoch is None else cast("int", Whole(0).check("epoch", epoch))
         groups = self.optimizer.param_groups
         if not self.driven:
-            self._step_of_others(step)
+            self._moved_to(step)
+            if self.changed():
+                self._meet_groups()
         self.driven = False
         # loading a state into the optimizer replaces the list, adding a group makes it longer
         if groups is not self._groups or len(groups) != self._count:
@@ -153,7 +151,7 @@ class ScheduleLR(LambdaLR):
         if schedule is None or groups[0]["lr"].__class__ is not float:
             self._meet_groups()
             self._apply(self._rates(step))
-            self.last_epoch = step
+            self._position = step
             return
         factor = schedule(step)
         if factor.__class__ is not float or not 0.0 <= factor < _INFINITE:
@@ -169,7 +167,7 @@ class ScheduleLR(LambdaLR):
                 group["lr"] = base * factor
         self._factor = factor
         self._written = None
-        self.last_epoch = step
+        self._position = step
 
     def __repr__(self) -> str:
         return f"ScheduleLR({type(self.optimizer).__name__}, {self.schedule!r}, last_epoch={self.last_epoch})"
@@ -233,9 +231,8 @@ class ScheduleLR(LambdaLR):
         # Before anything is changed. An inactive part of a SequentialLR stands before its update 0.
         rates = self._rates(step, bases) if step >= 0 else None
         compare(state_dict, described(self._functions, self._shared), self.absolute)
-        self.last_epoch = step
-        self.loads += 1
-        self.moves += 1
+        self._moved_to(step, loaded=True)
+        self._position = step
         self.base_lrs = bases
         self._meet_groups()
         if rates is not None and in_use:
@@ -264,14 +261,6 @@ class ScheduleLR(LambdaLR):
         self._meet_groups()
         if self.last_epoch >= 0:
             self._apply(self._rates(self.last_epoch))
-
-    def _step_of_others(self, step: int) -> None:
-        """What goes before a step that is not the handler's; one back is to it as the loading of a state."""
-        self.moves += 1
-        if step < self.last_epoch:
-            self.loads += 1
-        if self.changed():
-            self._meet_groups()
 
     def _meet_groups(self) -> None:
         """See what has become of the parameter groups and of their base rates."""

@@ -10,13 +10,14 @@ from torch.optim import Optimizer
 
 from ignite_lr.core.arguments import Flag, Real, Text, Whole, check_optimizer, check_state, is_number, shown
 from ignite_lr.core.host import numbers
+from ignite_lr.scheduler._driven import Driven
 from ignite_lr.scheduler._factors import compare, described, factors_at, functions_for, warn_of
 from ignite_lr.schedules import ScheduleFunction
 
 __all__ = ["ScheduleParam"]
 
 
-class ScheduleParam:
+class ScheduleParam(Driven):
     """A schedule for weight decay, momentum or any other number of the parameter groups.
 
     Value of an update = base value x ``schedule(index of the update)``. It is stepped like :class:`ScheduleLR`, by hand
@@ -69,12 +70,8 @@ class ScheduleParam:
         self.optimizer = check_optimizer(optimizer)
         self.name = cast("str", Text(empty=False).check("name", name))
         self.absolute = Flag().check("absolute", absolute)
-        self.last_epoch = cast("int", Whole(-1).check("last_epoch", last_epoch))
+        super().__init__(cast("int", Whole(-1).check("last_epoch", last_epoch)))
         self._functions, self._shared = functions_for(schedule, len(optimizer.param_groups))
-        # as in ScheduleLR
-        self.loads = 0
-        self.moves = 0
-        self.driven = False
         warn_of(self._functions)
         self.step()
 
@@ -99,14 +96,12 @@ class ScheduleParam:
             ValueError: if it returns a factor that is negative or not finite, ``epoch`` is negative, or a parameter
                 group has no schedule.
         """
-        step = self.last_epoch + 1 if epoch is None else cast("int", Whole(0).check("epoch", epoch))
+        step = self._position + 1 if epoch is None else cast("int", Whole(0).check("epoch", epoch))
         if not self.driven:
-            self.moves += 1
-            if step < self.last_epoch:
-                self.loads += 1
+            self._moved_to(step)
         self.driven = False
         self._write(self._values(step, self.base_values))
-        self.last_epoch = step
+        self._position = step
 
     def get_last_value(self) -> list[float]:
         """The values of the present update, one for each parameter group."""
@@ -163,9 +158,8 @@ class ScheduleParam:
         compare(state_dict, described(self._functions, self._shared), self.absolute)
         for group, base in zip(groups, bases, strict=True):
             group[f"initial_{self.name}"] = base
-        self.last_epoch = step
-        self.loads += 1
-        self.moves += 1
+        self._moved_to(step, loaded=True)
+        self._position = step
         if values is not None:
             self._write(values)
 
