@@ -127,9 +127,8 @@ def _shown(description: Any) -> str:
         return shown(description)
 
 
-def _looks_like(function: ScheduleFunction, base: float, absolute: bool) -> str | None:
+def _looks_like(peak: float, base: float, absolute: bool) -> str | None:
     """What is plausible in type and implausible in meaning, in words; None if nothing is."""
-    peak = _sampled_peak(function)
     if absolute:
         if peak >= 1.0 and 0.0 < base < 0.1:
             return (
@@ -183,23 +182,26 @@ def warn_of(functions: Sequence[ScheduleFunction], bases: Sequence[Rate] = (), a
         if id(function) in tried:
             continue
         tried.add(id(function))
-        _say_if_it_remembers(function)
+        peak = _tried_out(function)
         if said or base is None or (isinstance(base, torch.Tensor) and base.device.type != "cpu"):
             continue
-        message = _looks_like(function, numbers([base])[0], absolute)
+        message = _looks_like(peak, numbers([base])[0], absolute)
         if message is not None:
             said = True
             notice(message)
 
 
-def _say_if_it_remembers(function: ScheduleFunction) -> None:
-    """Warn of an object that changes when it is called: what it remembers is in no checkpoint. It is left as it was."""
+def _tried_out(function: ScheduleFunction) -> float:
+    """The highest value; warns of an object that changes when it is called, which is left as it was.
+
+    What such an object remembers is in no checkpoint.
+    """
     owner = function.__self__ if isinstance(function, types.MethodType) else function
     attributes = getattr(owner, "__dict__", None)
     if isinstance(owner, _PURE) or not isinstance(attributes, dict):
-        return
+        return _sampled_peak(function)
     before = {name: (value, _content(value)) for name, value in attributes.items()}
-    _sampled_peak(function)
+    peak = _sampled_peak(function)
     changes = attributes.keys() != before.keys()
     for name, (value, content) in before.items():
         if attributes.get(name) is not value or not _same(_content(value), content):
@@ -213,6 +215,7 @@ def _say_if_it_remembers(function: ScheduleFunction) -> None:
             f"schedule must be a pure function of the update, got {type(owner).__name__}, which has a memory of its "
             "own: it is in no state of the scheduler, so that a resumed training would go on differently."
         )
+    return peak
 
 
 def _content(value: Any) -> list[Any] | None:

@@ -6,7 +6,8 @@ from collections import defaultdict
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
+from ignite.handlers.param_scheduler import LRScheduler as IgniteLRScheduler
 from torch.optim import lr_scheduler
 from worked_out import FACTOR, attach_one, close, plateau_of, sgd, trainer_of, update, warnings_of
 
@@ -172,3 +173,14 @@ def test_two_drivers_of_one_scheduler_are_noticed(first):
         trainer.run([0] * 5)
 
     assert noticed(act)
+
+
+def test_ignites_wrapper_beside_the_handler_is_noticed():
+    """It counts by writing ``last_epoch``, and calls no step."""
+    optimizer = sgd()
+    scheduler = ScheduleLR(optimizer, FACTOR)
+    trainer = trainer_of(optimizer)
+    LRSchedulerHandler(scheduler).attach(trainer)
+    trainer.add_event_handler(Events.ITERATION_STARTED, IgniteLRScheduler(scheduler))
+    with pytest.warns(UserWarning, match="by somebody else as well"):
+        trainer.run([0] * 6)

@@ -406,3 +406,33 @@ def test_rates_on_a_device_are_never_read() -> None:
             scheduler.step()
         scheduler.get_last_lr()
         assert optimizer.param_groups[0]["lr"] is kept
+
+
+class Noting:
+    """A schedule that keeps what it was asked, in a container."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.known = {"a": 1}
+
+    def __call__(self, update: int) -> float:
+        self.asked.append(update)
+        return 0.9
+
+    def at(self, update: int) -> float:
+        self.known[str(update)] = update
+        return 0.9
+
+
+@pytest.mark.parametrize("what", ["object", "method"])
+def test_a_memory_in_a_container_warns_and_is_left_as_it_was(what: str) -> None:
+    schedule = Noting()
+    with pytest.warns(UserWarning, match="schedule must be a pure function of the update, got Noting"):
+        ScheduleLR(sgd(), schedule if what == "object" else schedule.at)
+    # asked for the first rate alone
+    assert (schedule.asked, schedule.known) == (([0], {"a": 1}) if what == "object" else ([], {"a": 1, "0": 0}))
+
+
+def test_absolute_with_a_peak_of_one_between_the_updates_tried() -> None:
+    with pytest.warns(UserWarning, match="absolute=True takes what the schedule returns"):
+        ScheduleLR(sgd(lr=1e-3), schedules.InverseSqrt(warmup_steps=10), absolute=True)
