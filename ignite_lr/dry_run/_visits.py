@@ -172,12 +172,15 @@ def _script(walk: Walk, module: torch.jit.ScriptModule) -> None:
     walk.modules.append(module)
     hooks = {key: item for key, item in vars(module).items() if key in _MODULE_INTERNALS and isinstance(item, dict)}
     walk.keep_each(item for key, item in hooks.items() if key not in ("_parameters", "_buffers", "_modules"))
-    walk.keep_each((*module.parameters(recurse=False), *module.buffers(recurse=False), *module.children()))
+    tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    walk.held += tensors  # Python's side of them goes and comes, in PyTorch 2.6 under another identity
+    walk.keep_each((*tensors, *module.children()))
     walk.note(module, bind(setattr, module, "training", module.training))
     inner: Any = vars(module).get("_c")
     names = [] if inner is None else [name for name in module._concrete_type.get_attributes() if name != "training"]
     for name in names:
         item = inner.getattr(name)
+        walk.held.append(item)
         kept = walk.keep(item) if isinstance(item, torch.Tensor) else duplicate(item)
         if not isinstance(kept, nn.Parameter):
             walk.note(module, bind(_fill_script, inner, name, kept, isinstance(item, torch.Tensor)))

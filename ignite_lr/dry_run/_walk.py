@@ -67,6 +67,7 @@ class Walk:
         self.first: list[tuple[int, str, Callable[[], Any]]] = []
         self._parts: list[tuple[int, str, Callable[[], Any]]] = []
         self.after: list[tuple[int, str, Callable[[], Any]]] = []
+        self.held: list[Any] = []  # what is to keep its identity until the end
         self._known: dict[int, Any] = {}  # the objects too, so that their ids stay theirs
         self._data_ids: set[int] = set()
         self._plain_parameters: list[torch.Tensor] = []
@@ -131,6 +132,7 @@ class Walk:
         self._known.clear()
         self.loaded.clear()
         self._plain_parameters.clear()
+        self.held.clear()
         self._pending.clear()
         self.root = None
         self.samples.close()

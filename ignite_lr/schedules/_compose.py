@@ -91,7 +91,7 @@ UpdateIndices = Annotated[Sequence[int], Indices()]
 
 
 @dataclass(frozen=True, repr=False)
-class PiecewiseLinear(Schedule, name="piecewise_linear"):
+class PiecewiseLinear(Schedule, called="piecewise_linear"):
     """Straight lines from point to point.
 
     ``factor(t) = f_i + (f_{i+1} - f_i) * (t - t_i) / (t_{i+1} - t_i)`` for ``t_i <= t < t_{i+1}``; the first factor
@@ -124,7 +124,7 @@ class PiecewiseLinear(Schedule, name="piecewise_linear"):
 
 
 @dataclass(frozen=True, repr=False)
-class Join(Schedule, name="join"):
+class Join(Schedule, called="join"):
     """Schedules one after the other.
 
     ``factor(t) = schedules[i](t - boundaries[i-1])`` for ``boundaries[i-1] <= t < boundaries[i]``: each part counts
@@ -159,7 +159,7 @@ class Join(Schedule, name="join"):
 
 
 @dataclass(frozen=True, repr=False)
-class Scale(Schedule, name="scale"):
+class Scale(Schedule, called="scale"):
     """A schedule times a number: ``factor(t) = factor * schedule(t)``.
 
     Args:
@@ -180,7 +180,7 @@ class Scale(Schedule, name="scale"):
 
 
 @dataclass(frozen=True, repr=False)
-class Shift(Schedule, name="shift"):
+class Shift(Schedule, called="shift"):
     """A schedule entered in the middle, or later: ``factor(t) = schedule(max(t + steps, 0))``.
 
     Args:
@@ -202,7 +202,7 @@ class Shift(Schedule, name="shift"):
 
 
 @dataclass(frozen=True, repr=False)
-class Clamp(Schedule, name="clamp"):
+class Clamp(Schedule, called="clamp"):
     """A schedule kept within bounds: ``factor(t) = min(max(schedule(t), lower), upper)``.
 
     Args:

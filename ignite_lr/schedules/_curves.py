@@ -36,7 +36,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, repr=False)
-class Constant(Warmed, name="constant"):
+class Constant(Warmed, called="constant"):
     """The same factor for ever: ``factor(t) = factor``.
 
     Args:
@@ -62,7 +62,7 @@ class Constant(Warmed, name="constant"):
 
 
 @dataclass(frozen=True, repr=False)
-class Linear(Ending, name="linear"):
+class Linear(Ending, called="linear"):
     """A straight line: ``factor(t) = 1 + (final_factor - 1) * p``, ``p = (t - warmup) / (total - warmup)``.
 
     Args:
@@ -92,7 +92,7 @@ class Linear(Ending, name="linear"):
 
 
 @dataclass(frozen=True, repr=False)
-class Cosine(Ending, name="cosine"):
+class Cosine(Ending, called="cosine"):
     """A half wave of a cosine, or more of it.
 
     ``factor(t) = final_factor + (1 - final_factor) * ((1 + cos(2 pi num_cycles p**k_decay)) / 2)**exponent``,
@@ -135,7 +135,7 @@ class Cosine(Ending, name="cosine"):
 
 
 @dataclass(frozen=True, repr=False)
-class CosineRestarts(Limited, name="cosine_restarts"):
+class CosineRestarts(Limited, called="cosine_restarts"):
     """Half waves of a cosine, each beginning at its peak again.
 
     In cycle ``i`` from 0, ``factor(t) = cycle_decay**i * (final_factor + (1 - final_factor) * (1 + cos(pi c)) / 2)``,
@@ -210,7 +210,7 @@ def _snap(position: float) -> float:
 
 
 @dataclass(frozen=True, repr=False)
-class Polynomial(Ending, name="polynomial"):
+class Polynomial(Ending, called="polynomial"):
     """A power of a straight line: ``factor(t) = final_factor + (1 - final_factor) * (1 - p)**power``.
 
     ``p = (t - warmup) / (total - warmup)``.
@@ -242,7 +242,7 @@ class Polynomial(Ending, name="polynomial"):
 
 
 @dataclass(frozen=True, repr=False)
-class InverseSqrt(Warmed, name="inverse_sqrt"):
+class InverseSqrt(Warmed, called="inverse_sqrt"):
     """One over the square root of the update: ``factor(t) = sqrt(timescale / (t - warmup + timescale))``.
 
     Without a ``timescale`` it is the length of the warmup, so that ``factor(t) = sqrt(warmup / t)``. It has no end.
@@ -282,7 +282,7 @@ class InverseSqrt(Warmed, name="inverse_sqrt"):
 
 
 @dataclass(frozen=True, repr=False)
-class Noam(Schedule, name="noam"):
+class Noam(Schedule, called="noam"):
     """Up in a straight line, then down with the square root of the update.
 
     ``factor(t) = c * min((t + 1)**-0.5, (t + 1) * warmup**-1.5)`` with ``c = sqrt(warmup)``, so that the peak, at
@@ -330,7 +330,7 @@ def _power(base: float, exponent: int) -> float:
 
 
 @dataclass(frozen=True, repr=False)
-class Exponential(Warmed, name="exponential"):
+class Exponential(Warmed, called="exponential"):
     """A constant ratio from update to update: ``factor(t) = gamma**(t - warmup)``. It has no end.
 
     Args:
@@ -355,7 +355,7 @@ class Exponential(Warmed, name="exponential"):
 
 
 @dataclass(frozen=True, repr=False)
-class Step(Warmed, name="step"):
+class Step(Warmed, called="step"):
     """A drop after every ``step_size`` updates: ``factor(t) = gamma**floor((t - warmup) / step_size)``. It has no end.
 
     Args:
@@ -382,7 +382,7 @@ class Step(Warmed, name="step"):
 
 
 @dataclass(frozen=True, repr=False)
-class MultiStep(Warmed, name="multi_step"):
+class MultiStep(Warmed, called="multi_step"):
     """A drop at each milestone: ``factor(t) = gamma**(number of milestones <= t - warmup)``.
 
     Args:
@@ -410,7 +410,7 @@ class MultiStep(Warmed, name="multi_step"):
 
 
 @dataclass(frozen=True, repr=False)
-class Tanh(Ending, name="tanh"):
+class Tanh(Ending, called="tanh"):
     """A stretch of a hyperbolic tangent.
 
     ``factor(t) = final_factor + (1 - final_factor) * (1 - tanh(lower * (1 - p) + upper * p)) / 2``,

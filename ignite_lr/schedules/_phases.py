@@ -24,7 +24,7 @@ _Shape = Annotated[str, Choice(tuple(_DECAYS))]
 
 
 @dataclass(frozen=True, repr=False)
-class WarmupStableDecay(Warmed, name="warmup_stable_decay"):
+class WarmupStableDecay(Warmed, called="warmup_stable_decay"):
     """A warmup, a plateau at the peak, and a decay.
 
     ``factor(t) = final_factor + (1 - final_factor) * shape(p)`` in the decay, where ``p`` in [0, 1) is the share of the
@@ -83,7 +83,7 @@ class WarmupStableDecay(Warmed, name="warmup_stable_decay"):
 
 
 @dataclass(frozen=True, repr=False)
-class TriStage(Warmed, name="tri_stage"):
+class TriStage(Warmed, called="tri_stage"):
     """A warmup, a plateau at the peak, and an exponential decay.
 
     ``factor(t) = final_factor**p`` in the decay, where ``p`` in [0, 1) is the share of it that is done.
@@ -131,7 +131,7 @@ class TriStage(Warmed, name="tri_stage"):
 
 
 @dataclass(frozen=True, repr=False)
-class OneCycle(Schedule, name="one_cycle"):
+class OneCycle(Schedule, called="one_cycle"):
     """Up to the peak and down to next to nothing, in two phases or three.
 
     From ``1 / div_factor`` to 1 over the first ``pct_start`` of the updates, then to ``1 / (div_factor *
@@ -214,7 +214,7 @@ class OneCycle(Schedule, name="one_cycle"):
 
 
 @dataclass(frozen=True, repr=False)
-class OneCycleMomentum(Schedule, name="one_cycle_momentum"):
+class OneCycleMomentum(Schedule, called="one_cycle_momentum"):
     """The momentum of a one-cycle training; see :meth:`OneCycle.momentum`.
 
     Args:

@@ -7,9 +7,10 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from inspect import get_annotations
 from numbers import Integral
 from numbers import Real as RealNumber
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, overload
 
 import numpy as np
 
@@ -46,7 +47,10 @@ Positive = Annotated[float, Real(above=0.0)]
 
 def _rules(kind: type[Schedule]) -> tuple[tuple[str, Rule], ...]:
     if kind not in _rules_of:
-        hints = get_type_hints(kind, include_extras=True)
+        # not typing.get_type_hints, which refuses the KW_ONLY of dataclasses in Python 3.10
+        hints = {
+            name: hint for base in kind.__mro__[::-1] for name, hint in get_annotations(base, eval_str=True).items()
+        }
         _rules_of[kind] = tuple((field.name, hints[field.name].__metadata__[0]) for field in fields(kind))
     return _rules_of[kind]
 
@@ -70,11 +74,11 @@ class Schedule(ABC):
 
     name: ClassVar[str]
 
-    def __init_subclass__(cls, name: str = "", **kwargs: Any) -> None:
+    def __init_subclass__(cls, called: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if name:
-            cls.name = name
-            _by_name[name] = cls
+        if called:
+            cls.name = called
+            _by_name[called] = cls
 
     def __post_init__(self) -> None:
         for name, rule in _rules(type(self)):

@@ -6,7 +6,7 @@ import json
 import math
 import pickle
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
 import pytest
@@ -132,7 +132,8 @@ few = settings(max_examples=30, deadline=None)
 
 def test_every_schedule_is_here() -> None:
     kinds = {getattr(schedules, name) for name in schedules.__all__}
-    ours = {kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Schedule)}
+    # an alias of a generic is an instance of type in Python 3.10
+    ours = {kind for kind in kinds if isinstance(kind, type) and not get_origin(kind) and issubclass(kind, Schedule)}
     assert ours - {Schedule} == set(EVERY)
 
 
