@@ -11,6 +11,8 @@ import argparse
 import json
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +37,15 @@ ANSWERS = {
 # rule | short: mean ... | long: mean ... | ... | the same where an abstention counts as regret 1
 _RULE = re.compile(
     r"^(?P<rule>[\w.-]+(?: \w+)?) +\| (?P<short>[\d.]+) [^|]*\| (?P<long>[\d.]+) [^|]*\|.*"
-    r"\| (?P<strict_short>[\d.]+) (?P<strict_long>[\d.]+)$",
+    r"\| (?P<strict_short>[\d.]+) [\d.]+ +[\d.]+% \| (?P<strict_long>[\d.]+) [\d.]+ +[\d.]+%$",
     re.MULTILINE,
 )
 _COST = re.compile(r"^  (?P<what>\S.*?\S) {2,}(?P<ratio>[\d.]+)x$", re.MULTILINE)
 
 
-def regrets(page: str) -> dict[str, tuple[float, float]]:
-    """Mean regret at both horizons by rule, of all tasks after 300 iterations; an abstention counts as regret 1."""
-    start = page.index("300 iterations, tasks: all")
+def regrets(page: str, tasks: str = "all") -> dict[str, tuple[float, float]]:
+    """Mean regret at both horizons by rule, of some tasks after 300 iterations; an abstention counts as regret 1."""
+    start = page.index(f"300 iterations, tasks: {tasks},")
     block = page[start : page.index("abstentions of descent", start)].partition("without ")[0]
     all_sweeps = {
         found["rule"]: (float(found["strict_short"]), float(found["strict_long"])) for found in _RULE.finditer(block)
@@ -58,9 +60,9 @@ def costs(page: str) -> dict[str, float]:
     return {found["what"]: float(found["ratio"]) for found in _COST.finditer(block)}
 
 
-def regret_chart(page: str) -> Figure:
+def regret_chart(page: str, tasks: str = "all") -> Figure:
     """Two bars a rule, the shorter the better."""
-    found = sorted(regrets(page).items(), key=lambda pair: -sum(pair[1]))
+    found = sorted(regrets(page, tasks).items(), key=lambda pair: -sum(pair[1]))
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     ax = figure.subplots()
     rows = range(len(found))
@@ -138,7 +140,12 @@ def trainings_chart(_: str) -> Figure:
     return figure
 
 
-CHARTS = {"chart_regret": regret_chart, "chart_logging": cost_chart, "chart_trainings": trainings_chart}
+CHARTS: dict[str, Callable[[str], Figure]] = {
+    "chart_regret": regret_chart,
+    "chart_field": partial(regret_chart, tasks="field all"),
+    "chart_logging": cost_chart,
+    "chart_trainings": trainings_chart,
+}
 
 
 def main() -> None:
