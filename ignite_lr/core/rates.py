@@ -64,23 +64,18 @@ def add_follower(optimizer: Optimizer, follower: Follower) -> None:
         _followers.setdefault(optimizer, weakref.WeakSet()).add(follower)
 
 
-def set_rates(optimizer: Optimizer, rates: Iterable[float], *, initial: bool = False) -> None:
+def set_rates(optimizer: Optimizer, rates: Iterable[float]) -> None:
     """Write one rate to each parameter group; a rate held as a tensor is filled in place.
 
     Args:
         optimizer: whose groups.
         rates: as many rates as groups.
-        initial: whether to write ``initial_lr`` too, where a scheduler has put one.
     """
-    if initial:
-        separate_rates(optimizer)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         if type(group["lr"]) is float:
             group["lr"] = rate  # the usual case, several times an iteration of a sweep
         else:
             write(group, "lr", rate)
-        if initial and "initial_lr" in group:
-            write(group, "initial_lr", rate)
 
 
 def separate_rates(optimizer: Optimizer) -> None:
@@ -126,7 +121,10 @@ def set_base_rates(optimizer: Optimizer, rates: Sequence[float], scheduler: Any 
     owners = [follower for follower in followers if follower.owns()]
     # how far along its schedule each group is
     shares = [_share(group) if followers or schedulers else 1.0 for group in groups]
-    set_rates(optimizer, rates, initial=True)
+    separate_rates(optimizer)
+    for group, rate in zip(groups, rates, strict=True):
+        if "initial_lr" in group:
+            write(group, "initial_lr", rate)
     for one in schedulers:
         for part in parts_of(one):
             if not callable(getattr(part, "follow", None)):

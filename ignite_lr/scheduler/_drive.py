@@ -187,7 +187,8 @@ def value_of(metric: Metric, trainer: Engine) -> Any:
     engine, name = (trainer, metric) if isinstance(metric, str) else metric
     metrics = engine.state.metrics
     if name not in metrics:
+        hint = f" For that of an evaluator give metric=(evaluator, {name!r})." if whose == "trainer" else ""
         raise MissingMetricError(
-            f"metric must be one of {whose}.state.metrics, got {name!r}, not in {sorted(metrics)}."
+            f"metric must be one of {whose}.state.metrics, got {name!r}, not in {sorted(metrics)}.{hint}"
         )
     return metrics[name]

@@ -112,7 +112,7 @@ class WarmupScheduler(LRScheduler):
         """
         self._step_count += 1
         if self.last_epoch >= 0 and self.changed():
-            self._meet_bases()
+            self.follow()  # many schedulers go on from the present rate
         self.last_epoch += 1
         if self.last_epoch > self.warmup_steps:
             self.scheduler.step(*metrics)

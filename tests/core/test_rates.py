@@ -8,7 +8,7 @@ from ignite.engine import Engine
 from torch import nn
 
 from ignite_lr import LRFinder, ScheduleLR
-from ignite_lr.core.rates import separate_rates, set_rates
+from ignite_lr.core.rates import separate_rates, set_base_rates, set_rates
 
 
 def groups() -> list[dict[str, object]]:
@@ -32,7 +32,7 @@ def test_groups_that_share_a_tensor_get_one_each() -> None:
 
 def test_applied_rates_do_not_overwrite_each_other() -> None:
     optimizer = torch.optim.SGD(groups(), lr=torch.tensor(0.1))
-    set_rates(optimizer, [0.2, 0.3], initial=True)
+    set_base_rates(optimizer, [0.2, 0.3])
     assert rates(optimizer) == pytest.approx([0.2, 0.3])
 
 
