@@ -186,7 +186,7 @@ class ClipState:
                 f"state_dict counts more clipped than updates, or more skipped than nonfinite: {counters}."
             )
         threshold = saved["threshold"]
-        if threshold != math.inf:
+        if not isinstance(threshold, float) or threshold != math.inf:
             threshold = Real(0.0).check("state_dict['threshold']", threshold)
         state = cls(
             **counters,
@@ -235,7 +235,7 @@ def _array(saved: Mapping[str, Any] | Sequence[Any], key: Any, dtype: Any) -> np
     if isinstance(value, list | tuple) and all(isinstance(one, bool | int | float) for one in value):
         try:
             return np.array(value, dtype)
-        except OverflowError as error:
+        except (OverflowError, ValueError) as error:  # for counts also NaN, which is no integer
             raise ValueError(f"state_dict: {key!r} must hold numbers below 2**63, got {shown(value)}.") from error
     raise TypeError(f"state_dict: {key!r} must be a list of numbers, got {shown(value)}.")
 

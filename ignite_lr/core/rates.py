@@ -183,7 +183,7 @@ def checked_rate(name: str, rate: Any) -> Rate:
         ValueError: if it is negative or not finite.
     """
     # a tensor may lie on a device, where looking at it makes the host wait
-    if isinstance(rate, torch.Tensor):
+    if isinstance(rate, torch.Tensor) and rate.numel() == 1:
         return rate
     return cast("float", Real(minimum=0.0).check(name, rate))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -74,17 +74,17 @@ def _trial(content: Any) -> VerifiedRate:
     return VerifiedRate(rate, losses, content["learns"])
 
 
-def _check_shapes(curves: Iterable[Any]) -> None:
+def _check_shapes(curves: Iterable[Any], tried: Sequence[Any]) -> None:
     for curve in curves:
         if not len(curve["lrs"]) == len(curve["losses"]) == len(curve["smoothed_losses"]):
             raise ValueError("lrs, losses and smoothed_losses must have the same length")
         if any(isinstance(loss, tuple) for loss in (*curve["losses"], *curve["smoothed_losses"])):
             raise ValueError("losses and smoothed_losses must hold one number a point")
-        rates = [*curve["lrs"], curve["stop_lr"]]
+        rates = [*curve["lrs"], curve["stop_lr"], *tried]
         nested = any(isinstance(one, tuple) for rate in rates if isinstance(rate, tuple) for one in rate)
         sizes = {len(rate) if isinstance(rate, tuple) else None for rate in rates}
         if nested or len(sizes) != 1 or 0 in sizes:
-            raise ValueError("lrs and stop_lr must hold one rate a point, or one for each parameter group")
+            raise ValueError("lrs, stop_lr and verified must hold one rate a point, or one for each parameter group")
 
 
 def write_result(result: Any, path: str | os.PathLike[str]) -> Path:
@@ -125,7 +125,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
             for sweep in content["sweeps"]
         )
         verified = tuple(_trial(trial) for trial in content.get("verified", ()))
-        _check_shapes([values, *map(vars, sweeps)])
+        _check_shapes([values, *map(vars, sweeps)], [values["stop_lr"], *(trial.lr for trial in verified)])
         values["present_start"] = Flag().check("present_start", content.get("present_start", False))
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{name} is no range test result: {error!r}") from error

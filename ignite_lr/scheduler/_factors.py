@@ -102,7 +102,7 @@ def compare(saved: Mapping[str, Any], ours: Any, absolute: bool) -> None:
     theirs = saved["schedule"]
     try:
         differs = bool(theirs != ours)
-    except (ValueError, RuntimeError):  # an array, which compares item by item
+    except (ValueError, RuntimeError):  # an array, which compares item by item; lists beyond all depth
         differs = True
     if differs:
         notice(
@@ -117,13 +117,13 @@ def compare(saved: Mapping[str, Any], ours: Any, absolute: bool) -> None:
 
 
 def _shown(description: Any) -> str:
-    if isinstance(description, list):
-        return f"[{', '.join(map(_shown, description))}]"
     if description is None:
         return "a function"
     try:
+        if isinstance(description, list):
+            return f"[{', '.join(map(_shown, description))}]"
         return repr(from_dict(description))
-    except (TypeError, ValueError):  # of another version
+    except (TypeError, ValueError, RecursionError):  # of another version
         return shown(description)
 
 

@@ -274,8 +274,11 @@ def from_dict(d: Mapping[str, Any]) -> Schedule:
 
 
 def _revive(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return from_dict(value)
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return tuple(_revive(item) for item in value)
+    try:
+        if isinstance(value, Mapping):
+            return from_dict(value)
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            return tuple(_revive(item) for item in value)
+    except RecursionError as error:
+        raise ValueError("d must be nested less deeply than Python's stack is.") from error
     return value

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast, overload
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from ignite_lr.core.arguments import Real, Whole
+from ignite_lr.core.arguments import Real, Whole, check_state, wrong_type, wrong_value
 from ignite_lr.core.host import numbers
-from ignite_lr.core.rates import Rate, add_follower, copied, in_form_of, parts_of, same_rates, write, write_bases
+from ignite_lr.core.rates import (
+    Rate,
+    add_follower,
+    checked_rate,
+    copied,
+    in_form_of,
+    parts_of,
+    same_rates,
+    write,
+    write_bases,
+)
 from ignite_lr.schedules._compose import Function, Join, PiecewiseLinear
 from ignite_lr.schedules._schedule import Schedule, ScheduleFunction
 
@@ -157,27 +168,41 @@ class WarmupScheduler(LRScheduler):
             "scheduler": self.scheduler.state_dict(),
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a saved state, and write the rates that are due into the optimizer.
 
         One whose rates were not the optimizer's when it was saved, as a part of another scheduler, writes none.
 
         Args:
             state_dict: what :meth:`state_dict` returned.
+
+        Raises:
+            TypeError: if it is no mapping, or a value in it is of the wrong type.
+            ValueError: if something is missing in it, or it is for another number of parameter groups. The state of the
+                scheduler inside is for that to judge.
         """
-        self.last_epoch = state_dict["last_epoch"]
-        self._step_count = state_dict["step_count"]
-        self.first_lrs = [copied(rate) for rate in state_dict["first_lrs"]]
-        self._loads += 1
+        check_state(state_dict, "last_epoch", "step_count", "first_lrs", "scheduler")
         groups = self.optimizer.param_groups
-        self._bases = [copied(base) for base in state_dict.get("base_lrs", self._bases)]
+        position, steps = (
+            cast("int", Whole(0).check(f"{key} of state_dict", state_dict[key])) for key in ("last_epoch", "step_count")
+        )
+        first, bases, rates = (
+            None if state_dict.get(key) is None else _rates_of(key, state_dict[key], len(groups))
+            for key in ("first_lrs", "base_lrs", "rates")
+        )
+        inner = state_dict["scheduler"]
+        if first is None or not isinstance(inner, Mapping):
+            raise wrong_type("first_lrs and scheduler of state_dict", "a list and a dict", [first, inner])
+        # one of ours is checked before anything is changed; others take what they are given
+        self.scheduler.load_state_dict(dict(inner))
+        self.last_epoch, self._step_count, self.first_lrs = position, steps, first
+        self._loads += 1
+        self._bases = self._bases if bases is None else bases
         for group, base in zip(groups, self._bases, strict=True):
             group["initial_lr"] = in_form_of(group["lr"], copied(base))
         self._marks = self._marks_now()
-        self.scheduler.load_state_dict(state_dict["scheduler"])
         # The optimizer's own state has them too, and may have been loaded before this scheduler was made, which began
         # with the rates of update 0.
-        rates = state_dict.get("rates")
         if rates is not None and self.last_epoch <= self.warmup_steps:
             self._write()
         elif rates is not None and not callable(getattr(self.scheduler, "follow", None)):
@@ -218,6 +243,13 @@ class WarmupScheduler(LRScheduler):
         """By what a change of a base rate is known; a tensor is not looked at, it may lie on a device."""
         bases = [group.get("initial_lr") for group in self.optimizer.param_groups]
         return [(id(base), base._version) if isinstance(base, torch.Tensor) else base for base in bases]
+
+
+def _rates_of(key: str, saved: Any, count: int) -> list[Rate]:
+    """The rates that a state has under a key, one for each parameter group."""
+    if not isinstance(saved, list | tuple) or len(saved) != count:
+        raise wrong_value(f"{key} of state_dict", f"a list of {count} rates", saved)
+    return [copied(checked_rate(f"{key}[{i}] of state_dict", rate)) for i, rate in enumerate(saved)]
 
 
 def _ratio(now: Any, then: Any) -> Any:

@@ -134,14 +134,14 @@ def read_study(path: str | os.PathLike[str]) -> Saved:
             settings=_settings(content["settings"]),
             plan=dict(content.get("plan", {})),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{name} is a damaged study: {type(error).__name__}: {error}") from error
 
 
 def _trial(content: Mapping[str, Any]) -> tuple[Trial, int]:
     schedule = content["schedule"]
     if schedule is not None:
-        values, known = tuple(map(_number, schedule["values"])), schedule["warmup_steps"]
+        values, known = tuple(map(_factor, schedule["values"])), schedule["warmup_steps"]
         if not values or not (known is None or isinstance(known, int)):
             raise ValueError("a schedule must have factors, and a whole number of warmup steps or none")
         schedule = Recorded(values, known)
@@ -174,6 +174,13 @@ def _whole(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"a count must be an integer, got {shown(value)}")
     return value
+
+
+def _factor(value: Any) -> float:
+    number = _number(value)
+    if not 0.0 <= number < math.inf:
+        raise ValueError(f"a schedule must have finite factors of at least 0, got {number}")
+    return number
 
 
 def _number(value: Any) -> float:
