@@ -141,7 +141,8 @@ class WarmupScheduler(LRScheduler):
 
     def changed(self) -> bool:
         """Whether base rates or groups are no longer those that the present rates were made of."""
-        return self._marks_now() != self._marks
+        now, then = self._marks_now(), self._marks
+        return len(now) != len(then) or not all(map(_same_mark, now, then))
 
     def follow(self) -> None:
         """Write the rates of the present update anew, of the base rates as they are now."""
@@ -239,10 +240,16 @@ class WarmupScheduler(LRScheduler):
         self._marks = self._marks_now()
         return ratios
 
-    def _marks_now(self) -> list[Any]:
-        """By what a change of a base rate is known; a tensor is not looked at, it may lie on a device."""
+    def _marks_now(self) -> list[tuple[Any, int]]:
+        """By what a change of a base rate is known: itself, and how often it was written in place."""
         bases = [group.get("initial_lr") for group in self.optimizer.param_groups]
-        return [(id(base), base._version) if isinstance(base, torch.Tensor) else base for base in bases]
+        return [(base, base._version if isinstance(base, torch.Tensor) else 0) for base in bases]
+
+
+def _same_mark(one: tuple[Any, int], other: tuple[Any, int]) -> bool:
+    if isinstance(one[0], torch.Tensor) or isinstance(other[0], torch.Tensor):
+        return one[0] is other[0] and one[1] == other[1]  # not looked at, it may lie on a device
+    return bool(one[0] == other[0])
 
 
 def _rates_of(key: str, saved: Any, count: int) -> list[Rate]:
