@@ -34,7 +34,7 @@ def training(batch_size: int) -> dict[str, Any]:
     first, second = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1)
     model = nn.Sequential(first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.Flatten(), nn.Linear(512, 10))
     optimizer = torch.optim.Adam(model.parameters())
-    loss = nn.CrossEntropyLoss()
+    loss = nn.functional.cross_entropy
     evaluator = create_supervised_evaluator(model, {"loss": Loss(loss)})
     return {
         "trainer": create_supervised_trainer(model, optimizer, loss),
@@ -77,8 +77,7 @@ def search(setup: dict[str, Any], num_updates: int, n: int, more: int, folder: P
     assert isinstance(lr, float)  # one parameter group
     listed = trials.spread(lr / 10, 3 * lr, n)
     result = run_study(**setup, trials=listed, num_updates=num_updates, file=folder / "study.json")
-    print(result)
-    result.to_html(folder / "study.html")
+    print(result, result.to_html(folder / "study.html"))
 
     optuna_study = result.to_optuna()
     for _ in range(more):

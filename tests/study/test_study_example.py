@@ -27,7 +27,7 @@ def test_it_is_short_enough_to_read() -> None:
 
 def test_is_my_rate_stable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run(monkeypatch, "stable", "--updates", 40)
-    assert re.search(r"^0\.1 is stable up to 0?\.\d+, unstable at ", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^0\.02 is stable up to 0?\.\d+, unstable at ", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_the_shortest_warmups(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
