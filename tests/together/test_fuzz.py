@@ -14,7 +14,7 @@ from dataclasses import fields
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ from ignite_lr.logger import JSONLinesLogger, LRLogger
 from ignite_lr.lr_finder import LRFinder
 from ignite_lr.range_test import RangeTestResult
 from ignite_lr.scheduler import LRSchedulerHandler, ScheduleLR
+from ignite_lr.schedules import Schedule
 
 MODEL = torch.nn.Linear(2, 1)
 FOLDER = Path(tempfile.mkdtemp(prefix="ignite_lr_fuzz_"))
@@ -129,7 +130,7 @@ def schedule_targets() -> dict[str, Target]:
     found: dict[str, Target] = {}
     for name in schedules.__all__:
         kind = getattr(schedules, name)
-        if isinstance(kind, type) and issubclass(kind, schedules.Schedule) and kind is not schedules.Schedule:
+        if isinstance(kind, type) and not get_origin(kind) and issubclass(kind, Schedule) and kind is not Schedule:
             found[f"schedules.{name}"] = (
                 use_schedule,
                 lambda kind=kind, name=name: {"kind": kind, **BASES[name]},
