@@ -19,7 +19,7 @@ from ignite_lr.core.updates import Updates, suspended
 from ignite_lr.dry_run._batches import endless, private_loader
 from ignite_lr.dry_run._course import Course
 from ignite_lr.dry_run._failures import raise_failures
-from ignite_lr.dry_run._loss import loss_of
+from ignite_lr.dry_run._loss import loss_in
 from ignite_lr.dry_run._pass import Pass, Passes
 from ignite_lr.dry_run._progress import Progress
 from ignite_lr.dry_run._ranks import agree
@@ -137,7 +137,8 @@ class DryRun(FeedingEngine):
         self.length = self._length(data, epoch_length)
         self._course = None
         self._passes = self._plan(self)
-        if (first := next(self._passes, None)) is None:
+        first = next(self._passes, None)
+        if first is None:
             return self.state
         self.snapshot.add_data("data", data)
         self._loader = private_loader(data, self.snapshot.loaders)
@@ -330,14 +331,7 @@ class DryRun(FeedingEngine):
         """The loss of this iteration, None where there is none: the training step skips a batch so."""
         if course.plan.measure is not None:
             return course.plan.measure() if updates else None
-        output = self.state.output
-        try:
-            value = self._setting.output_transform(output)
-        except (AttributeError, TypeError):
-            if output is not None:
-                raise
-            return None  # a transform that picks the loss has nothing to pick it from
-        return None if value is None else loss_of(value)
+        return loss_in(self.state.output, self._setting.output_transform)
 
     def _end(self, reason: str) -> Pass | None:
         """End the pass under way, if there is one; what the plan says is next."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,18 @@ import torch
 
 from ignite_lr.core.host import read
 
-__all__ = ["loss_of"]
+__all__ = ["loss_in", "loss_of"]
+
+
+def loss_in(output: Any, transform: Callable[[Any], Any]) -> float | None:
+    """The loss that ``transform`` picks out of what a training step returned; None for a batch that it skipped."""
+    try:
+        value = transform(output)
+    except (AttributeError, TypeError):
+        if output is not None:
+            raise
+        return None  # there is nothing to pick it from
+    return None if value is None else loss_of(value)
 
 
 def loss_of(value: Any) -> float:
