@@ -41,14 +41,14 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
-def sweep(trainer: Engine, to_save: dict[str, Any], data: Any, epoch_length: int | None = None) -> list[str]:
-    """A range test as a user would run it; what it warned of."""
+def sweep(trainer: Engine, to_save: dict[str, Any], data: Any, **options: Any) -> list[str]:
+    """A range test as a user would run it, with these options of ``attach``; what it warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         finder = LRFinder()
-        options = {"num_iter": SWEPT, "start_lr": 1e-6, "end_lr": 1e-2, "diverge_th": 1e6}
-        with finder.attach(trainer, to_save, **options) as block:
-            block.run(data, epoch_length=epoch_length)
+        bounds = {"start_lr": 1e-6, "end_lr": 1e-2, "diverge_th": 1e6}
+        with finder.attach(trainer, to_save, num_iter=SWEPT, **bounds, **options) as block:
+            block.run(data)
     return [str(one.message) for one in caught if "could not" in str(one.message) or "restore" in str(one.message)]
 
 
@@ -271,23 +271,7 @@ def monai(swept: bool) -> tuple[dict[str, Any], list[str]]:
     trainer.logger.disabled = True
     trainer.run()
     to_save = {"model": model, "optimizer": optimizer}
-    said = []
-    if swept:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            finder = LRFinder()
-            attached = finder.attach(
-                trainer,
-                to_save,
-                output_transform=from_engine("loss", first=True),
-                num_iter=SWEPT,
-                start_lr=1e-6,
-                end_lr=1e-2,
-                diverge_th=1e6,
-            )
-            with attached as block:
-                block.run(loader)
-        said = [str(one.message) for one in caught if "restore" in str(one.message)]
+    said = sweep(trainer, to_save, loader, output_transform=from_engine("loss", first=True)) if swept else []
     trainer.state.max_epochs = 3
     trainer.run()
     return dict(flat({"model": model.state_dict(), "optimizer": optimizer.state_dict()})), said

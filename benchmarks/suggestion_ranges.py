@@ -18,6 +18,7 @@ import numpy as np
 import suggestion_oracle as oracle
 import suggestion_sweeps as sweeps
 import torch
+from suggestions import smoothed
 
 from ignite_lr import suggestion
 
@@ -36,14 +37,6 @@ TASKS = {
 }
 OPTIMIZERS = ("sgd", "nesterov", "adam", "rmsprop", "radam")
 Rule = Callable[[np.ndarray, list[float]], float | None]
-
-
-def smoothed(losses: list[float], weight: float = 0.05) -> list[float]:
-    """The default smoothing of ``LRFinder``."""
-    found = losses[:1]
-    for loss in losses[1:]:
-        found.append(weight * loss + (1 - weight) * found[-1])
-    return found
 
 
 RULES: dict[str, Rule] = {

@@ -42,16 +42,17 @@ def ours(curves: dict[str, list[float]]) -> Suggestions:
         lrs = sweeps.rates(len(losses), int(key.rsplit("/", 1)[1]))
         found[key] = {
             "descent": suggestion.judge(lrs, losses).lr,
-            "steepest": suggestion.steepest(lrs, _smoothed(losses)),
+            "steepest": suggestion.steepest(lrs, smoothed(losses)),
         }
     return found
 
 
-def _smoothed(losses: list[float]) -> list[float]:
-    smoothed = losses[:1]
+def smoothed(losses: list[float]) -> list[float]:
+    """The smoothed losses of a sweep with ``LRFinder``'s defaults."""
+    found = losses[:1]
     for value in losses[1:]:
-        smoothed.append(SMOOTHING * value + (1 - SMOOTHING) * smoothed[-1])
-    return smoothed
+        found.append(SMOOTHING * value + (1 - SMOOTHING) * found[-1])
+    return found
 
 
 def peers(names: list[str], run: bool) -> Suggestions:
