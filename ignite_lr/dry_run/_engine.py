@@ -137,8 +137,7 @@ class DryRun(FeedingEngine):
         self.length = self._length(data, epoch_length)
         self._course = None
         self._passes = self._plan(self)
-        first = next(self._passes, None)
-        if first is None:
+        if (first := next(self._passes, None)) is None:
             return self.state
         self.snapshot.add_data("data", data)
         self._loader = private_loader(data, self.snapshot.loaders)

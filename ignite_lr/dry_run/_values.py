@@ -1,23 +1,18 @@
-"""Plain Python values: put back in place, duplicated, compared.
-
-Containers keep their identity, so that whoever holds one sees the old contents, and they are never empty in between:
-another thread that reads them in this moment finds old things or new things, but something.
-"""
+"""Plain Python values: told apart, duplicated, compared."""
 
 from __future__ import annotations
 
 import copy
 import random
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from operator import is_
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["GENERATORS", "are_atoms", "bind", "duplicate", "is_atom", "put_back", "same"]
+__all__ = ["GENERATORS", "are_atoms", "bind", "duplicate", "is_atom", "same"]
 
 GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 
@@ -40,48 +35,6 @@ def are_atoms(values: Iterable[Any]) -> bool:
         return False
     inner = [value for value in values if type(value) is tuple]
     return set(map(type, chain.from_iterable(inner))) <= _ATOMS
-
-
-def put_back(live: Any, before: Any) -> None:
-    """Give a container the contents of ``before``, a plain one of its kind, by the methods of the kind itself.
-
-    Subclasses have ``__setitem__`` and the like with effects of their own, which must not happen once more.
-    """
-    if isinstance(live, dict):
-        _put_back_dict(live, before)
-    elif isinstance(live, deque):
-        if not _are_same(live, before):
-            deque.extend(live, before)
-            while len(live) > len(before):
-                deque.popleft(live)
-    elif isinstance(live, set):
-        if not (set.__len__(live) == len(before) and set.issuperset(live, before)):
-            set.update(live, before)
-            set.intersection_update(live, before)
-    elif isinstance(live, list):
-        if not (list.__len__(live) == len(before) and all(map(is_, list.__iter__(live), before))):
-            list.__setitem__(live, slice(None), before)
-    elif len(live) != len(before) or live != before:
-        live[:] = before  # bytearray, array.array
-
-
-def _are_same(live: deque[Any], before: list[Any]) -> bool:
-    return len(live) == len(before) and all(map(is_, live, before))
-
-
-def _put_back_dict(live: dict[Any, Any], before: dict[Any, Any]) -> None:
-    kind: Any = OrderedDict if isinstance(live, OrderedDict) else dict
-    same_keys = len(live) == len(before) and all(map(is_, kind.__iter__(live), before))
-    if same_keys and all(map(is_, kind.values(live), before.values())):
-        return
-    for key, value in before.items():
-        kind.__setitem__(live, key, value)
-    for key in [key for key in kind.__iter__(live) if key not in before]:
-        kind.__delitem__(live, key)
-    if not all(map(is_, kind.__iter__(live), before)):
-        for key, value in before.items():  # each to the end in turn, which makes the old order
-            kind.pop(live, key)
-            kind.__setitem__(live, key, value)
 
 
 def duplicate(value: Any, memo: dict[int, Any] | None = None) -> Any:

@@ -22,8 +22,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from ignite_lr.core.containers import put_back
 from ignite_lr.dry_run._border import is_machinery, is_opaque, is_open
-from ignite_lr.dry_run._values import GENERATORS, are_atoms, bind, duplicate, put_back, same
+from ignite_lr.dry_run._values import GENERATORS, are_atoms, bind, duplicate, same
 
 if TYPE_CHECKING:
     from ignite_lr.dry_run._walk import Walk

@@ -22,11 +22,12 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ignite_lr.core.containers import put_back
 from ignite_lr.dry_run._batches import is_one_shot
 from ignite_lr.dry_run._border import has_attributes, is_opaque, is_open, slots_of
 from ignite_lr.dry_run._samples import Samples
 from ignite_lr.dry_run._tensors import TensorCopies, has_dispatch
-from ignite_lr.dry_run._values import are_atoms, bind, is_atom, put_back
+from ignite_lr.dry_run._values import are_atoms, bind, is_atom
 from ignite_lr.dry_run._visits import VISITS, Visit, visit_object
 
 __all__ = ["Role", "Walk"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import operator
 import types
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from ignite_lr.core.arguments import is_number, shown
+from ignite_lr.core.containers import put_back
 from ignite_lr.core.host import numbers
 from ignite_lr.core.notice import notice
 from ignite_lr.core.rates import Rate
@@ -200,16 +200,11 @@ def _tried_out(function: ScheduleFunction) -> float:
     attributes = getattr(owner, "__dict__", None)
     if isinstance(owner, _PURE) or not isinstance(attributes, dict):
         return _sampled_peak(function)
-    before = {name: (value, _content(value)) for name, value in attributes.items()}
+    before = dict(attributes)
+    contents = {name: plain for name, value in before.items() if (plain := _plain(value)) is not None}
     peak = _sampled_peak(function)
-    changes = attributes.keys() != before.keys()
-    for name, (value, content) in before.items():
-        if attributes.get(name) is not value or not _same(_content(value), content):
-            changes = True
-            _fill(value, content)
-    if changes:
-        attributes.clear()
-        attributes.update((name, value) for name, (value, _) in before.items())
+    inside = [put_back(before[name], plain) for name, plain in contents.items()]
+    changes = put_back(attributes, before) or any(inside)
     if changes or callable(getattr(function, "state_dict", None)):
         notice(
             f"schedule must be a pure function of the update, got {type(owner).__name__}, which has a memory of its "
@@ -218,28 +213,7 @@ def _tried_out(function: ScheduleFunction) -> float:
     return peak
 
 
-def _content(value: Any) -> list[Any] | None:
-    """What lies in a container that may be written in place."""
-    if isinstance(value, dict):
-        return [*value.keys(), *value.values()]
-    return list(value) if isinstance(value, list | set | deque) else None
-
-
-def _same(one: list[Any] | None, other: list[Any] | None) -> bool:
-    return one is other or (
-        one is not None and other is not None and len(one) == len(other) and all(map(operator.is_, one, other))
-    )
-
-
-def _fill(value: Any, content: list[Any] | None) -> None:
-    """Put a container's content back."""
-    if content is None:
-        return
-    value.clear()
-    if isinstance(value, dict):
-        half = len(content) // 2
-        value.update(zip(content[:half], content[half:], strict=True))
-    elif isinstance(value, set):
-        value.update(content)
-    else:
-        value.extend(content)
+def _plain(value: Any) -> Any:
+    """The contents of a container that may be written in place; None of anything else."""
+    kind = next((kind for kind in (dict, set, list, deque) if isinstance(value, kind)), None)
+    return None if kind is None else kind(value)
