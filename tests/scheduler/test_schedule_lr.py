@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import math
 import warnings
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from through_file import through_file
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, SequentialLR
 
 from ignite_lr import ScheduleLR, schedules
@@ -22,15 +22,6 @@ def sgd(lr: Any = 0.5, groups: int = 1) -> torch.optim.Optimizer:
 
 def rates(optimizer: torch.optim.Optimizer) -> list[float]:
     return [float(group["lr"]) for group in optimizer.param_groups]
-
-
-def saved(state: dict[str, Any]) -> dict[str, Any]:
-    """Through a file, as ``torch.load(weights_only=True)`` allows it."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    loaded: dict[str, Any] = torch.load(file, weights_only=True)
-    return loaded
 
 
 def test_it_is_a_lambda_lr_with_the_same_rates() -> None:
@@ -99,7 +90,7 @@ def test_a_group_added_later_gets_a_base_rate_of_its_own() -> None:
     assert scheduler.base_lrs == [0.5, 0.2]
     assert len(scheduler.get_last_lr()) == 2
     again = sgd(groups=2)
-    ScheduleLR(again, LINE).load_state_dict(saved(scheduler.state_dict()))
+    ScheduleLR(again, LINE).load_state_dict(through_file(scheduler.state_dict()))
     assert rates(again) == [0.25, 0.1]
 
 
@@ -151,7 +142,7 @@ class TestTensorRates:
             scheduler.step()
         resumed = sgd(torch.tensor(0.3))
         again = ScheduleLR(resumed, LINE)
-        again.load_state_dict(saved(scheduler.state_dict()))
+        again.load_state_dict(through_file(scheduler.state_dict()))
         for _ in range(3):
             uninterrupted.step()
         for _ in range(8):
@@ -170,7 +161,7 @@ class TestState:
     def test_it_is_made_of_plain_values(self) -> None:
         scheduler = ScheduleLR(sgd(groups=2), LINE)
         scheduler.step()
-        state = saved(scheduler.state_dict())
+        state = through_file(scheduler.state_dict())
         assert state == {
             "last_epoch": 1,
             "base_lrs": [0.5, 0.5],
@@ -193,7 +184,7 @@ class TestState:
         scheduler = ScheduleLR(optimizer, LINE)
         for _ in range(4):
             scheduler.step()
-        states = saved({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()})
+        states = through_file({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()})
         resumed = sgd(lr=0.123)  # another one in the code: the saved base rate wins
         if order == "optimizer, build":
             resumed.load_state_dict(states["optimizer"])
@@ -246,7 +237,7 @@ class TestState:
             scheduler = ScheduleLR(sgd(), schedule)
             scheduler.step()
             again = ScheduleLR(sgd(), schedule)
-            again.load_state_dict(saved(scheduler.state_dict()))
+            again.load_state_dict(through_file(scheduler.state_dict()))
             assert again.last_epoch == 1
 
     def test_the_state_of_a_lambda_lr_is_taken(self) -> None:

@@ -6,16 +6,15 @@ Compared are weights, the optimizer's state, the schedule, the clipper's norms a
 
 from __future__ import annotations
 
-import io
 import random
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from ignite.engine import Events
 from random_trainings import BoomError, Training, sweep
+from through_file import through_file
 
 
 def disturbed(seed: int, folder: Path) -> tuple[Training, int, int]:
@@ -38,22 +37,13 @@ def disturbed(seed: int, folder: Path) -> tuple[Training, int, int]:
             return training.run(), resumes, sweeps
         saved: dict[str, Any] = {}
         at = Events.ITERATION_COMPLETED(once=last)
-        training.trainer.add_event_handler(at, lambda: saved.update(from_file(training.state())))  # noqa: B023 - likewise
+        training.trainer.add_event_handler(at, lambda: saved.update(through_file(training.state())))  # noqa: B023 - likewise
         training.trouble = min(last + rng.randint(1, 3), training.iterations)
         with pytest.raises(BoomError, match=r"^$"):
             training.run()
         training = Training(seed)
         training.load(saved, rng)
         resumes += 1
-
-
-def from_file(state: dict[str, Any]) -> dict[str, Any]:
-    """As it comes back from a file."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    loaded: dict[str, Any] = torch.load(file, weights_only=True)
-    return loaded
 
 
 def wrong(seeds: range, folder: Path) -> tuple[list[int], int, int]:
