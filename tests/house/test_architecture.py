@@ -22,7 +22,7 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 TESTS = Path(__file__).parents[1]
 # what concerns no single room: the house itself, several rooms at work, a GPU, and what is no test
-OTHERS = {"cuda", "data", "house", "together", "typing"}
+OTHERS = {"__pycache__", "cuda", "data", "house", "together", "typing"}
 
 
 def tree(file: str) -> ast.Module:
