@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Callable, Collection
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import nn
 from torch.utils.weak import TensorWeakRef
 
 from ignite_lr.core.arguments import check_path
+from ignite_lr.dry_run._snapshot_file import SnapshotFile
 
 __all__ = ["Restore", "Slot", "TensorCopies", "place"]
 
@@ -40,16 +40,20 @@ class TensorCopies:
     def __init__(self, to: torch.device | str | os.PathLike[str] | None) -> None:
         self.owner = ""
         self.round = 0  # of restoring
-        self.file: Path | None = None
         self.failed = False  # whether the last round left a tensor as it was
-        self._device, self._directory = place(to)
-        self._made_directory = False
+        self._device, directory = place(to)
+        self._file = None if directory is None else SnapshotFile(directory)
         self._copies: list[torch.Tensor | None] = []
         self._owners: list[str] = []
         self._slots: dict[int, Slot] = {}
         self._failures: list[tuple[str, BaseException]] = []
         self._last = False
         self._loaded: list[torch.Tensor] | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """Where the copies lie, if that is a file."""
+        return None if self._file is None else self._file.path
 
     def add(self, tensor: torch.Tensor) -> Slot:
         """Capture a tensor with its gradient; once is enough for each."""
@@ -69,26 +73,16 @@ class TensorCopies:
         Raises:
             RuntimeError: if they cannot, with the name of the object that is the reason.
         """
-        if self._directory is None:
+        if self._file is None:
             return
-        self._made_directory = not self._directory.exists()
-        self._directory.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix="range_test_", suffix=".tmp", dir=self._directory)
-        self.file = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            torch.save(self._copies, file)
-            file.flush()
-            os.fsync(file.fileno())
+        self._file.write([copy for copy in self._copies if copy is not None])
         try:
-            torch.load(self.file, map_location="cpu", weights_only=True, mmap=True)
+            self._file.complete()
         except Exception as error:
             whose = next((name for name, copy in self._named() if not _can_be_read(copy)), "snapshot")
             raise RuntimeError(
                 f"{whose}: a tensor of it cannot be read back from a file: leave snapshot_to out, or give a device"
             ) from error
-        complete = self.file.with_suffix(".pt")
-        os.replace(self.file, complete)
-        self.file = complete
         self._copies = [None] * len(self._copies)
 
     def begin(self, failures: list[tuple[str, BaseException]], last: bool) -> None:
@@ -98,9 +92,9 @@ class TensorCopies:
         self._failures = failures
         self._last = last
         self._loaded = None
-        if self.file is not None:
+        if self._file is not None and self._file.path is not None:
             try:
-                self._loaded = torch.load(self.file, map_location="cpu", weights_only=True)
+                self._loaded = self._file.read()
             except Exception as error:
                 self._fail(f"snapshot file {self.file}", error)
 
@@ -119,23 +113,18 @@ class TensorCopies:
         self._owners = []
         self._loaded = None
         self._failures = []
-        if self.failed:
-            self.file = None
-            return
-        if self.file is not None:
-            self.file.unlink(missing_ok=True)
-            self.file = None
-        if self._made_directory and self._directory is not None:
-            with suppress(OSError):  # somebody else may keep files there by now
-                self._directory.rmdir()
-            self._made_directory = False
+        if self._file is not None:
+            if self.failed:
+                self._file.keep()
+            else:
+                self._file.remove()
 
     # -- for the slots
 
     def _copy(self, tensor: torch.Tensor) -> int:
         with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
             local = plain(tensor)
-            device = torch.device("cpu") if self._directory is not None else self._device or local.device
+            device = torch.device("cpu") if self._file is not None else self._device or local.device
             try:
                 # the same device: clone keeps strides, and asks for no second copy
                 copied = local.clone() if device == local.device else local.to(device, copy=True)
