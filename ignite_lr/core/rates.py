@@ -79,17 +79,19 @@ def set_rates(optimizer: Optimizer, rates: Iterable[float]) -> None:
 
 
 def separate_rates(optimizer: Optimizer) -> None:
-    """Give each group a rate of its own where groups share one tensor, as ``SGD(groups, lr=tensor)`` makes them.
+    """Give each rate a tensor of its own where several are one, as ``SGD(groups, lr=tensor)`` makes them.
 
-    Written in place, the rate of one group would be that of all.
+    Written in place, the rate of one group would be that of all. The ``SequentialLR`` of PyTorch 2.6 makes the rate and
+    the base rate of a group one tensor; filled, the rate would be the base of the next.
     """
     seen: set[int] = set()
-    for group in optimizer.param_groups:
-        rate = group.get("lr")
-        if isinstance(rate, torch.Tensor):
-            if id(rate) in seen:
-                group["lr"] = rate = rate.detach().clone()
-            seen.add(id(rate))
+    for key in ("initial_lr", "lr"):
+        for group in optimizer.param_groups:
+            rate = group.get(key)
+            if isinstance(rate, torch.Tensor):
+                if id(rate) in seen:
+                    group[key] = rate = rate.detach().clone()
+                seen.add(id(rate))
 
 
 def set_base_rates(optimizer: Optimizer, rates: Sequence[float], scheduler: Any = None) -> None:

@@ -30,6 +30,16 @@ def test_groups_that_share_a_tensor_get_one_each() -> None:
     assert rates(optimizer) == pytest.approx([0.2, 0.3])
 
 
+def test_a_rate_and_its_base_get_a_tensor_each() -> None:
+    optimizer = torch.optim.SGD(groups(), lr=torch.tensor(0.1))
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    separate_rates(optimizer)
+    set_rates(optimizer, [0.2, 0.3])
+    assert [float(group["initial_lr"]) for group in optimizer.param_groups] == pytest.approx([0.1, 0.1])
+    assert rates(optimizer) == pytest.approx([0.2, 0.3])
+
+
 def test_applied_rates_do_not_overwrite_each_other() -> None:
     optimizer = torch.optim.SGD(groups(), lr=torch.tensor(0.1))
     set_base_rates(optimizer, [0.2, 0.3])

@@ -341,12 +341,23 @@ def attach_through_ignite(handler: LRLogger, trainer: Engine) -> Any:
     return ListLogger().attach(trainer, handler, Events.ITERATION_COMPLETED)
 
 
+def engine_holds_itself() -> bool:
+    """Whether Ignite's engine is part of a cycle as soon as a handler takes it, as in Ignite 0.5.2."""
+    trainer = Engine(lambda engine, batch: None)
+    trainer.add_event_handler(Events.COMPLETED, lambda engine: None)
+    ((_, given, _),) = trainer._event_handlers[Events.COMPLETED]
+    return given[0] is trainer
+
+
 @pytest.mark.parametrize("ran", [True, False])
 @pytest.mark.parametrize("removed", [True, False])
 @pytest.mark.parametrize("attach", [attach_ours, attach_with_a_logger, attach_through_ignite], ids=lambda f: f.__name__)
 def test_a_dropped_training_is_freed_without_the_collector(
     attach: Callable[[LRLogger, Engine], Any], removed: bool, ran: bool
 ) -> None:
+    if not removed and engine_holds_itself():
+        pytest.skip("this Ignite's engine refers to itself where a handler takes it")
+
     def training() -> list[weakref.ref[Any]]:
         optimizer = sgd()
         weight = optimizer.param_groups[0]["params"][0]

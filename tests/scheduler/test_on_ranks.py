@@ -18,6 +18,7 @@ from ignite.metrics import Loss
 from torch import nn
 from torch.distributed import checkpoint
 from torch.optim import lr_scheduler
+from worked_out import keeps_tensors_apart
 
 from ignite_lr import LRSchedulerHandler, ScheduleLR, ScheduleParam, schedules
 
@@ -188,6 +189,8 @@ def process_group() -> Iterator[None]:
 def test_a_distributed_checkpoint_brings_back_a_scheduler(
     kind: str, tensors: bool, process_group: None, tmp_path: Path
 ) -> None:
+    if kind == "sequential" and tensors and not keeps_tensors_apart():
+        pytest.skip("this PyTorch's SequentialLR makes a rate and its base rate one tensor")
     whole = Training(MAKERS[kind], tensors)
     whole.trainer.run(range(10))
     for stop in (2, 6):  # in a warmup, or before a milestone, and after it

@@ -14,6 +14,14 @@ from ignite_lr import GradNormClipper, LRLogger, LRSchedulerHandler, ScheduleLR,
 FACTOR = schedules.Exponential(gamma=0.9)  # factor of update i: 0.9 ** i
 
 
+def keeps_tensors_apart():
+    """Whether PyTorch's SequentialLR leaves a rate and its base two tensors; where not, LambdaLR is wrong in it."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=torch.tensor(1.0))
+    parts = [lr_scheduler.ConstantLR(optimizer), lr_scheduler.ConstantLR(optimizer)]
+    lr_scheduler.SequentialLR(optimizer, parts, [1])
+    return optimizer.param_groups[0]["lr"] is not optimizer.param_groups[0]["initial_lr"]
+
+
 def sgd(lr=1.0, groups=1, names=None, **options):
     """An SGD with one float64 weight a group."""
     several = [{"params": [torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))]} for _ in range(groups)]
