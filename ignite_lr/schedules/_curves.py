@@ -273,12 +273,8 @@ class InverseSqrt(Warmed, called="inverse_sqrt"):
     def _scale(self) -> float:
         return self.timescale if self.timescale is not None else float(max(self.warmup_steps, 1))
 
-    @cached_property
-    def _offset(self) -> float:
-        return self._scale - self.warmup_steps
-
     def _factor(self, step: int) -> float:
-        return math.sqrt(self._scale / (step + self._offset))
+        return math.sqrt(self._scale / (step - self.warmup_steps + self._scale))
 
 
 @dataclass(frozen=True, repr=False)

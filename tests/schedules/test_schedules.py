@@ -107,7 +107,7 @@ ENDING: dict[type[Schedule], st.SearchStrategy[Schedule]] = {
     PiecewiseLinear: piecewise(),
 }
 ENDLESS: dict[type[Schedule], st.SearchStrategy[Schedule]] = {
-    InverseSqrt: st.builds(InverseSqrt, STEPS, warmup_start=FACTORS, timescale=st.none() | st.floats(0.5, 100.0)),
+    InverseSqrt: st.builds(InverseSqrt, STEPS, warmup_start=FACTORS, timescale=st.none() | st.floats(1e-300, 100.0)),
     Noam: st.builds(Noam, st.integers(1, 40), model_dim=st.none() | st.integers(1, 1024)),
     Exponential: st.builds(Exponential, st.floats(0.5, 1.0), **warmup),
     Step: st.builds(Step, st.integers(1, 20), gamma=st.floats(0.1, 1.0), **warmup),
@@ -378,6 +378,9 @@ class TestBoundaries:
     def test_an_inverse_sqrt_without_warmup_begins_at_its_peak(self) -> None:
         assert InverseSqrt(0).values(3) == InverseSqrt(1).values(4)[1:]
         assert InverseSqrt(0, timescale=100)(300) == 0.5
+
+    def test_an_inverse_sqrt_has_its_peak_where_the_warmup_ends_however_short_its_timescale(self) -> None:
+        assert InverseSqrt(1000, timescale=1e-30).values(1002)[1000:] == [1.0, pytest.approx(1e-15)]
 
     def test_noam_peaks_one_update_before_the_end_of_its_warmup(self) -> None:
         values = Noam(warmup_steps=40).values(200)
