@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from ignite_lr.core.rates import set_rates
@@ -125,6 +127,39 @@ def test_unstable_lr_and_confidence() -> None:
     assert result().unstable_lr == pytest.approx(0.3, rel=0.5)
     assert result(losses=tuple(sorted(losses(), reverse=True))).unstable_lr is None
     assert flat().confidence < 0.5 < result().confidence <= 1.0
+
+
+def recorded(key: str) -> RangeTestResult:
+    """A sweep of the benchmarks."""
+    data = Path(__file__).parents[2] / "benchmarks" / "data" / "sweeps.json"
+    curve = tuple(json.loads(data.read_text(encoding="utf-8"))["cells"][key])
+    num_iter = int(key.split("/")[3])
+    lrs = tuple((1e-7 * 1e8 ** (np.arange(len(curve)) / (num_iter - 1))).tolist())
+    return result(lrs=lrs, losses=curve, smoothed_losses=curve, stop_lr=lrs[-1], iterations=len(curve))
+
+
+def test_no_suggestion_lies_where_the_loss_is_back_at_its_start() -> None:
+    swept = recorded("digits_layernorm/rmsprop/1/100")
+    assert RULES[DEFAULT](swept.lrs, swept.losses) > swept.unstable_lr
+    assert swept.suggestion() == swept.unstable_lr / 2
+    assert swept.confidence == 0.5
+    assert "on the loss is back at its start, and the rate is half of that one" in swept.reason
+    cut = result(lrs=swept.lrs[-8:], losses=swept.losses[-8:], smoothed_losses=swept.losses[-8:])
+    assert cut.suggestions()[DEFAULT] is None
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6), st.sampled_from([30, 100, 300]), st.floats(0.01, 1.0), st.floats(-4, 0), st.floats(-4, 0))
+def test_a_suggestion_is_within_the_rates_that_are_stable(
+    seed: int, points: int, noise: float, falls_at: float, rises_at: float
+) -> None:
+    rng, x = np.random.default_rng(seed), np.linspace(-6, 1, points)
+    curve = 2 - 1.5 / (1 + np.exp(-3 * (x - falls_at))) + np.exp(np.minimum(4 * (x - rises_at), 5))
+    noisy = tuple((curve + noise * rng.normal(size=points)).tolist())
+    swept = result(lrs=tuple((10**x).tolist()), losses=noisy, smoothed_losses=noisy)
+    suggested = swept.suggestions()[DEFAULT]
+    assert suggested is None or swept.lrs[0] <= suggested <= swept.lrs[-1]
+    assert suggested is None or swept.unstable_lr is None or suggested < swept.unstable_lr
 
 
 def test_repeats_suggest_together() -> None:
