@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 from ignite_lr.core.arguments import Real, shown
 from ignite_lr.core.host import numbers
 from ignite_lr.core.notice import notice
+from ignite_lr.core.schedulers import parts_of
 
 __all__ = [
     "Follower",
@@ -27,7 +28,6 @@ __all__ = [
     "checked_rate",
     "copied",
     "in_form_of",
-    "parts_of",
     "same_rates",
     "separate_rates",
     "set_base_rates",
@@ -156,16 +156,6 @@ def write_bases(scheduler: Any, rates: Sequence[float]) -> None:
         kept = getattr(scheduler, name, None)
         if isinstance(kept, list) and len(kept) == len(rates):
             setattr(scheduler, name, [in_form_of(present, rate) for present, rate in zip(kept, rates, strict=True)])
-
-
-def parts_of(scheduler: Any) -> Iterator[Any]:
-    """A scheduler, and those that it is made of."""
-    yield scheduler
-    inner = getattr(scheduler, "scheduler", None)
-    several = getattr(scheduler, "_schedulers", ())
-    for part in (*(several if isinstance(several, list | tuple) else ()), *(() if inner is None else (inner,))):
-        if callable(getattr(part, "step", None)):
-            yield from parts_of(part)
 
 
 def write(group: dict[str, Any], key: str, rate: Rate) -> None:

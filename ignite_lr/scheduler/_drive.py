@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.optim import Optimizer
 
 from ignite_lr.core.arguments import shown
 from ignite_lr.core.notice import notice
-from ignite_lr.core.rates import parts_of
+from ignite_lr.core.schedulers import check_takes, parts_of
 from ignite_lr.scheduler._schedule_lr import ScheduleLR
 from ignite_lr.scheduler._schedule_param import ScheduleParam
 
@@ -153,22 +152,7 @@ def check_metric(scheduler: Any, metric: Metric) -> Metric:
             "metric must be a name, an engine and a name, a callable or None, "
             f"got {shown(metric)} of type {type(metric).__name__}."
         )
-    if callable(getattr(scheduler, "step_update", None)):
-        return metric  # timm's, which take a metric or leave it
-    inner = getattr(scheduler, "scheduler", None)
-    if callable(getattr(inner, "step", None)):  # a warmup passes it on
-        return check_metric(inner, metric)
-    try:
-        parameters = list(inspect.signature(scheduler.step).parameters.values())
-    except (TypeError, ValueError):  # not written in Python
-        return metric
-    taken = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
-    needed = [p.name for p in taken if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
-    name = type(scheduler).__name__
-    if metric is None and needed:
-        raise ValueError(f"metric must be given, because {name}.step() takes {', '.join(needed)}; got None.")
-    if metric is not None and (not taken or taken[0].name == "epoch"):
-        raise ValueError(f"metric must be None, because {name}.step() takes no metric; got {shown(metric)}.")
+    check_takes(scheduler, metric)
     return metric
 
 

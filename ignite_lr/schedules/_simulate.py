@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from ignite_lr.core.arguments import AT_ONCE, Whole, check_callable, shown
 from ignite_lr.core.host import numbers
+from ignite_lr.core.schedulers import check_takes
 
 __all__ = ["simulate"]
 
@@ -30,7 +30,7 @@ def simulate(scheduler: Any, n: int, metric: Callable[[int], float] | None = Non
 
     Raises:
         TypeError: if ``scheduler`` is none, or another argument of the wrong type.
-        ValueError: if ``n`` is negative, or there is a ``metric`` that the scheduler does not take.
+        ValueError: if ``n`` is negative, there is a ``metric`` that the scheduler does not take, or none that it needs.
 
     Example:
         >>> import torch
@@ -43,10 +43,7 @@ def simulate(scheduler: Any, n: int, metric: Callable[[int], float] | None = Non
         raise TypeError(f"scheduler must have step() and optimizer, got {shown(scheduler)}.")
     count = Whole(0, maximum=AT_ONCE).check("n", n)
     check_callable("metric", metric, or_none=True)
-    if metric is not None and [*inspect.signature(scheduler.step).parameters][:1] in ([], ["epoch"]):
-        raise ValueError(
-            f"metric must be None, because {type(scheduler).__name__}.step() takes no metric, got {shown(metric)}."
-        )
+    check_takes(scheduler, metric)
     kept = {"params", "param_names"}
     groups = [
         {"params": [], **{key: copy.deepcopy(value) for key, value in group.items() if key not in kept}}

@@ -16,11 +16,11 @@ from ignite_lr.core.rates import (
     checked_rate,
     copied,
     in_form_of,
-    parts_of,
     same_rates,
     write,
     write_bases,
 )
+from ignite_lr.core.schedulers import parts_of
 from ignite_lr.schedules._compose import Function, Join, PiecewiseLinear
 from ignite_lr.schedules._schedule import Schedule, ScheduleFunction
 

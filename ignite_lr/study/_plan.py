@@ -143,7 +143,7 @@ class StudyPlan:
             if plan.get(key) != mine[key]:
                 refuse(key, plan.get(key), mine[key])
         if plan.get("start") != self.start:
-            refuse("the starting parameters", plan.get("start"), self.start)
+            refuse("the digest of the starting parameters", plan.get("start"), self.start)
         theirs = plan.get("trials", [])
         if len(theirs) > len(self.trials):
             refuse("the number of trials", len(theirs), len(self.trials))

@@ -497,3 +497,15 @@ class TestSimulate:
         groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (0.5, 1.0)]
         scheduler = lr_scheduler.ReduceLROnPlateau(torch.optim.SGD(groups), factor=0.5, patience=0)
         assert schedules.simulate(scheduler, 3, lambda i: 1.0) == [[0.5, 1.0], [0.5, 1.0], [0.25, 0.5]]
+
+    @pytest.mark.parametrize("warmup", [0, 2])
+    def test_a_metric_is_asked_for_where_the_scheduler_that_steps_takes_one(self, warmup: int) -> None:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+        plateau, steps = lr_scheduler.ReduceLROnPlateau(optimizer), lr_scheduler.StepLR(optimizer, 2)
+        if warmup:
+            plateau, steps = (schedules.with_warmup(one, warmup) for one in (plateau, steps))
+        with pytest.raises(ValueError, match=r"metric must be given, because ReduceLROnPlateau.step\(\) takes metrics"):
+            schedules.simulate(plateau, 3)
+        with pytest.raises(ValueError, match=r"metric must be None, because StepLR.step\(\) takes no metric; got"):
+            schedules.simulate(steps, 3, lambda i: 1.0)
+        assert len(schedules.simulate(plateau, 3, lambda i: 1.0)) == len(schedules.simulate(steps, 3)) == 3
