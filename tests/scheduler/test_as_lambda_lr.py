@@ -17,6 +17,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 from torch.optim.lr_scheduler import LambdaLR, SequentialLR, StepLR
+from worked_out import keeps_tensors_apart
 
 from ignite_lr import LRSchedulerHandler, ScheduleLR
 
@@ -203,6 +204,8 @@ def test_only_an_optimizer() -> None:
 def test_in_a_sequence_of_pytorchs(sgd: Any, drive: Drive) -> None:
     def build(kind: Any) -> tuple[torch.optim.Optimizer, Any]:
         optimizer = sgd()
+        if torch.is_tensor(optimizer.param_groups[0]["lr"]) and not keeps_tensors_apart():
+            pytest.skip("LambdaLR is wrong with tensor rates in this PyTorch's SequentialLR")
         parts = [kind(optimizer, lambda update: (update + 1) / 4), StepLR(optimizer, 2, 0.5)]
         return optimizer, SequentialLR(optimizer, parts, [4])
 

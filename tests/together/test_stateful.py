@@ -71,7 +71,8 @@ class Machine(RuleBasedStateMachine):
 
     def make(self) -> None:
         """What a program makes at its start."""
-        self.trainer = Engine(self.step)
+        # a bound method would have each sweep capture this machine, and with it all of Hypothesis
+        self.trainer = Engine(lambda engine, batch: self.step(engine, batch))
         self.scheduler = ScheduleLR(self.optimizer, SCHEDULE)
         self.handlers: dict[str, Any] = {
             "schedule": LRSchedulerHandler(self.scheduler),
