@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 from ignite_lr.core.notice import notice
 from ignite_lr.dry_run import DryRun, Pass, Passes, Record, is_one_shot
@@ -64,12 +64,20 @@ def _verified(
 ) -> Generator[Pass, Record, tuple[VerifiedRate, ...]]:
     """Trials at constant rates, each over the batches with which the sweep began."""
     trials = result.trials(plan.verify)
+
+    def trial(row: Sequence[float]) -> Pass:
+        return Pass([row] * trials.updates, skip_nonfinite=plan.skip_nonfinite, measure=engine.validate, name="trial")
+
     while (rate := trials.upcoming()) is not None:
         row = rates_of_groups(result.lrs, rate)
-        record = yield Pass(
-            [row] * trials.updates, skip_nonfinite=plan.skip_nonfinite, measure=engine.validate, name="trial"
-        )
+        record = yield trial(row)
         if record.reason not in ("completed", "non_finite"):
             return ()  # ended early, like all that is yielded from here on
         trials.add(row[0] if len(row) == 1 else row, record.losses)
+    if trials.undecided:
+        record = yield trial(plan.starts)
+        if record.reason == "completed":
+            trials.compare(record.losses)
+        elif record.reason != "non_finite":
+            return ()
     return trials.verified

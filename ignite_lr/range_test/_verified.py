@@ -27,7 +27,7 @@ LEAST = 0.1
 """From a suggestion: a best that descends less than this share of what the sweep did counts as none."""
 
 SIGMAS = 5.0
-"""From the edge: a best that descends less than so many standard errors counts as none."""
+"""From the edge: a best that descends less than so many standard errors counts as none, also beside a control."""
 
 MOST = 12
 """So many trials at most, each at half the rate of the one before."""
@@ -98,6 +98,18 @@ def _noise(losses: Sequence[float], start: float) -> float:
     return noise_of(np.array(finite)) * math.sqrt(1 / LAST + 1 / max(1, len(losses) // 10))
 
 
+def _beside(control: Sequence[float], losses: Sequence[float]) -> float:
+    """How far a trial came down beside its control; -inf where that is not finite, or may be chance.
+
+    Both saw the same batches, so that what a batch is worth cancels: in noisy data nearly all of the noise.
+    """
+    if not all(map(math.isfinite, losses)):
+        return -math.inf
+    below = np.array([theirs - ours for theirs, ours in zip(control, losses, strict=False)][-LAST:])
+    error = float(below.std(ddof=1)) / math.sqrt(len(below)) if len(below) > 1 else math.inf
+    return float(below.mean()) if below.mean() > SIGMAS * error else -math.inf
+
+
 def _learning(descents: Sequence[float], least: float) -> list[bool]:
     best = max(descents)
     return [best > 0 and best >= least and descent >= CLOSE * best for descent in descents]
@@ -128,6 +140,10 @@ def confirmed(verified: Sequence[VerifiedRate], verdict: Verdict) -> float | lis
 class Trials:
     """The trials that follow a sweep: downwards in factors of two, until a rate has learnt and a lower one less.
 
+    Where nothing that was tried from the edge stands out of the noise of the batches, a control follows: the same
+    updates at the first rate of the sweep, which leave the network as it is. Beside it the trials are compared batch by
+    batch.
+
     Args:
         losses: of the sweep.
         suggested: the rate that the default rule suggests, or None where it abstains.
@@ -153,6 +169,7 @@ class Trials:
         self._lowest = lowest
         self._done: list[tuple[Any, tuple[float, ...]]] = []  # rounds that ended without a rate
         self._round: list[tuple[Any, tuple[float, ...]]] = []
+        self._control: tuple[float, ...] = ()
 
     def upcoming(self) -> float | None:
         """The rate of the next trial, of ``updates`` updates; None when all is known."""
@@ -174,6 +191,15 @@ class Trials:
         self._round.append((lr, tuple(losses)))
 
     @property
+    def undecided(self) -> bool:
+        """Whether trials from the edge were made, and none stands out of the noise: a control may tell more."""
+        return self._from_edge and bool(self._round) and not any(self._flags())
+
+    def compare(self, control: Sequence[float]) -> None:
+        """Judge the trials beside these losses, of as many updates over the same batches that change nothing."""
+        self._control = tuple(control)
+
+    @property
     def verified(self) -> tuple[VerifiedRate, ...]:
         """All trials in the order in which they were made."""
         lost = [VerifiedRate(*trial, learns=False) for trial in self._done]
@@ -181,8 +207,11 @@ class Trials:
         return (*lost, *now)
 
     def _flags(self) -> list[bool]:
-        descents = [descent_of(losses, self._start) for _, losses in self._round]
-        return _learning(descents, self._least) if descents else []
+        if not self._round:
+            return []
+        if not self._control:
+            return _learning([descent_of(losses, self._start) for _, losses in self._round], self._least)
+        return _learning([_beside(self._control, losses) for _, losses in self._round], 0.0)
 
     def _settled(self) -> bool:
         flags = self._flags()

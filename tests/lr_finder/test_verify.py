@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
-from ignite_lr import LRFinder, VerifiedRate, find_lr
+from ignite_lr import LRFinder, NoSuggestionError, RangeTestResult, VerifiedRate, find_lr
 
 pytestmark = pytest.mark.filterwarnings("ignore:Run completed without loss diverging")
 
@@ -34,7 +34,7 @@ class Training:
         tensors = [*self.model.state_dict().values(), torch.get_rng_state()]
         return [tensor.clone() for tensor in tensors]
 
-    def find(self, **options: Any) -> Any:
+    def find(self, **options: Any) -> RangeTestResult:
         return find_lr(self.trainer, self.data, self.to_save, **{"num_iter": 100, "verify": 20, **options})
 
 
@@ -181,6 +181,64 @@ def test_where_the_rule_abstains_they_come_from_the_edge() -> None:
     assert [len(trial.losses) for trial in result.verified] == [100] * len(result.verified)
     assert result.verified[0] == VerifiedRate(result.stop_lr, result.verified[0].losses, learns=False)
     assert 0.05 < result.suggestion() < 5
+
+
+class Noisy(Training):
+    """What batches are worth differs by ten times what there is to learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        x, worth = torch.randn(256, 4), 20.0 * torch.rand(256, 1)
+        self.data = DataLoader(TensorDataset(x, torch.cat([x.sum(1, keepdim=True), worth], 1)), 8, shuffle=True)
+        self.trainer = create_supervised_trainer(self.model, self.optimizer, self.loss)
+
+    @staticmethod
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return mse_loss(output, target[:, :1]) + target[:, 1].mean()
+
+
+def test_what_the_batches_hide_is_seen_beside_a_control() -> None:
+    training = Noisy()
+    before, seen = training.state(), []
+    step = training.trainer._process_function
+    training.trainer._process_function = lambda engine, batch: (seen.append(1), step(engine, batch))[1]
+    result = training.find(verify=25)
+    with pytest.raises(NoSuggestionError):
+        result.suggestion("descent")
+    assert len(result.verified) == 12
+    assert 0.005 < result.suggestion() < 0.5  # plain training without that noise diverges at 0.5 and does well below
+    # one more trial is made, and it is no rate that was tried
+    assert len(seen) == len(result.losses) + sum(len(trial.losses) for trial in result.verified) + 100
+    assert all(torch.equal(a, b) for a, b in zip(before, training.state(), strict=True))
+
+
+def test_a_control_does_not_make_something_of_nothing() -> None:
+    training = Noisy()
+    training.trainer._process_function = lambda engine, batch: (training.optimizer.step(), batch[1][:, 1].mean())[1]
+    result = training.find(verify=25)
+    assert len(result.verified) == 12
+    with pytest.raises(NoSuggestionError, match="none of the 12 rates that were tried learns"):
+        result.suggestion()
+
+
+def test_a_control_that_is_stopped_leaves_the_sweeps_result() -> None:
+    finder, training = LRFinder(), Noisy()
+    whole = Noisy().find(verify=25)
+    until = whole.iterations + sum(len(trial.losses) for trial in whole.verified) + 10
+    with finder.attach(training.trainer, training.to_save, num_iter=100, start_lr=1e-7, verify=25) as engine:
+        seen: list[int] = []
+
+        def count() -> None:
+            seen.append(1)
+            if len(seen) == until:
+                engine.terminate()
+
+        engine.add_event_handler(Events.ITERATION_COMPLETED, count)
+        engine.run(training.data)
+    assert len(seen) == until
+    assert finder.result.verified == ()
+    assert finder.result.losses == whole.losses
 
 
 def test_no_trial_learns_where_there_is_nothing_to_learn() -> None:

@@ -102,6 +102,41 @@ def test_from_the_edge_a_descent_has_to_stand_out_of_the_noise() -> None:
     assert any(learns for _, _, learns in tried(from_edge(), falling_by({0.4: 7.0 * error - shift})))
 
 
+def test_what_the_noise_of_the_batches_hides_is_seen_beside_a_control() -> None:
+    batches = 2.0 + 0.1 * RNG.normal(size=200)
+    depths = {0.4: 0.01, 0.2: 0.02, 0.1: 0.017, 0.05: 0.01}
+
+    def losses(rate: float, updates: int) -> list[float]:
+        own = 0.001 * RNG.normal(size=updates)
+        return list(batches[:updates] - depths.get(rate, 0.0) + own) if rate < 0.8 else [2.0, float("inf")]
+
+    trials = from_edge()
+    assert not any(learns for _, _, learns in tried(trials, losses))
+    assert len(trials.verified) == 12
+    assert trials.undecided
+    trials.compare(batches.tolist())
+    assert [trial.lr for trial in trials.verified if trial.learns] == [0.2, 0.1]
+    assert not trials.undecided
+
+
+def test_beside_a_control_chance_is_not_enough() -> None:
+    batches = 2.0 + 0.1 * RNG.normal(size=200)
+    for noise in (0.0, 0.001, 0.1):
+        trials = from_edge()
+        tried(trials, lambda rate, updates, noise=noise: list(batches[:updates] + noise * RNG.normal(size=updates)))
+        trials.compare(batches.tolist())
+        assert not any(trial.learns for trial in trials.verified)
+
+
+def test_no_control_from_a_suggestion_nor_where_a_rate_has_learnt() -> None:
+    trials = from_suggestion()
+    tried(trials, falling_by({}))
+    assert not trials.undecided
+    trials = from_edge()
+    tried(trials, falling_by({0.1: 0.6}))
+    assert not trials.undecided
+
+
 def test_trials_shorter_than_twenty_updates() -> None:
     assert tried(from_suggestion(updates=3), lambda rate, n: [1.0 if rate == 0.8 else 1.9] * n) == [
         (0.8, 3, True),
