@@ -310,23 +310,11 @@ class RangeTestResult(SweepCurve):
 
         Where it asks for lower rates, and nobody chose the first one, it adds where that came from.
         """
-        verdict = self._below_unstable(self._read(skip_start, skip_end))
+        verdict = self._read(skip_start, skip_end)
         if not (self.present_start and LOWER in verdict.reason):
             return verdict
         said = f"{verdict.reason}; without a start_lr the sweep began at the optimizer's present rate"
         return replace(verdict, reason=f"{said}, {text_of(self.lrs[0])}")
-
-    def _below_unstable(self, verdict: Verdict) -> Verdict:
-        """Of two readings of one curve that contradict each other, the careful one."""
-        limit = self.unstable_lr
-        if verdict.lr is None or limit is None or verdict.lr < limit:
-            return verdict
-        half, confidence = limit / 2, rules.MIN_CONFIDENCE
-        said = f"the descent speaks for {verdict.lr:.2g}, but from {limit:.2g} on the loss is back at its start"
-        if half < leading_lrs(self.lrs)[0]:
-            return Verdict(None, confidence / 2, f"{said}: {LOWER}")
-        interval = verdict.interval and (min(half, verdict.interval[0]), half)
-        return Verdict(half, confidence, f"{said}, and the rate is half of that one", interval)
 
     def _read(self, skip_start: int, skip_end: int) -> Verdict:
         sweeps: tuple[SweepCurve, ...] = self.sweeps or (self,)

@@ -139,8 +139,7 @@ def judge(lrs: Numbers, losses: Numbers) -> Verdict:
         >>> verdict.lr is None, verdict.confidence
         (True, 0.0)
     """
-    x, y = ready(*checked(lrs, losses))
-    return _verdict(x, read_curve(x, y), cut=len(y) < len(losses))
+    return _of_one(*checked(lrs, losses))
 
 
 def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
@@ -163,20 +162,40 @@ def judge_repeats(lrs: Numbers, curves: Sequence[Numbers]) -> Verdict:
         >>> low <= judge_repeats(lrs, [losses]).lr <= high
         True
     """
-    sweeps = list(starmap(ready, checked_sweeps(lrs, curves)))
-    if len(sweeps) == 1:
-        x, y = sweeps[0]
-        return _verdict(x, read_curve(x, y), cut=len(y) < len(curves[0]))
+    given = checked_sweeps(lrs, curves)
+    if len(given) == 1:
+        return _of_one(*given[0])
+    sweeps = list(starmap(ready, given))
     points = max(len(y) for _, y in sweeps)
     x = max((x for x, _ in sweeps), key=len)
     pooled = np.mean([capped(y, points) for _, y in sweeps], axis=0)
-    verdict = _verdict(x, read_curve(x, pooled))
-    single = [lr for own, y in sweeps if (lr := _verdict(own, read_curve(own, y)).lr) is not None]
+    reached = min(len(y) for _, y in given)
+    mean = np.mean([y[:reached] for _, y in given], axis=0)
+    verdict = _careful(_verdict(x, read_curve(x, pooled)), given[0][0][:reached], mean)
+    single = [lr for own, y in given if (lr := _of_one(own, y).lr) is not None]
     if verdict.lr is None or not single:
         return verdict
     interval = (min(*single, verdict.lr), max(*single, verdict.lr))
     said = f"{verdict.reason} (mean of {len(sweeps)} sweeps, {len(single)} of which support a suggestion alone)"
     return Verdict(verdict.lr, verdict.confidence, said, interval)
+
+
+def _of_one(lrs: Floats, losses: Floats) -> Verdict:
+    """What the default rule says to a checked curve."""
+    x, y = ready(lrs, losses)
+    return _careful(_verdict(x, read_curve(x, y), cut=len(y) < len(losses)), lrs, losses)
+
+
+def _careful(verdict: Verdict, x: Floats, y: Floats) -> Verdict:
+    """Of two readings that contradict each other the careful one: no rate at which the loss is back at its start."""
+    back = leaves(y) if verdict.lr is not None else len(x)
+    if verdict.lr is None or back == len(x) or verdict.lr < x[back]:
+        return verdict
+    half = float(x[back]) / 2
+    said = f"the descent speaks for {verdict.lr:.2g}, but from {x[back]:.2g} on the loss is back at its start"
+    if half < x[0]:
+        return Verdict(None, MIN_CONFIDENCE / 2, f"{said}: {LOWER}")
+    return Verdict(half, MIN_CONFIDENCE, f"{said}, and the rate is half of that one")
 
 
 def _verdict(x: Floats, seen: Reading | None, *, cut: bool = False) -> Verdict:
