@@ -26,13 +26,11 @@ def parts_of(scheduler: Any) -> Iterator[Any]:
 
 
 def check_takes(scheduler: Any, metric: Any) -> None:
-    """Whether the scheduler that really steps takes a metric where there is one, and wants none where there is none.
+    """See that the scheduler which really steps takes a metric where there is one, and needs none where there is none.
 
     Raises:
         ValueError: if not.
     """
-    if callable(getattr(scheduler, "step_update", None)):
-        return  # timm's, which take a metric or leave it
     inner = getattr(scheduler, "scheduler", None)
     if callable(getattr(inner, "step", None)):  # a warmup passes it on
         check_takes(inner, metric)
@@ -42,9 +40,10 @@ def check_takes(scheduler: Any, metric: Any) -> None:
     except (TypeError, ValueError):  # not written in Python
         return
     taken = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
+    by_epoch = not taken or taken[0].name == "epoch"
     needed = [p.name for p in taken if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
     name = type(scheduler).__name__
-    if metric is None and needed:
+    if metric is None and needed and not by_epoch:
         raise ValueError(f"metric must be given, because {name}.step() takes {', '.join(needed)}; got None.")
-    if metric is not None and (not taken or taken[0].name == "epoch"):
+    if metric is not None and by_epoch:
         raise ValueError(f"metric must be None, because {name}.step() takes no metric; got {shown(metric)}.")

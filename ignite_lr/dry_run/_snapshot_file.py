@@ -23,7 +23,7 @@ if sys.platform != "win32":
 
 __all__ = ["SnapshotFile"]
 
-_PREFIX = "range_test_"
+_PREFIX = "range_test_snapshot_"
 
 
 class SnapshotFile:
@@ -53,11 +53,13 @@ class SnapshotFile:
         self._name_what_was_left()
         handle, name = tempfile.mkstemp(prefix=_PREFIX, suffix=".tmp", dir=self._directory)
         self.path = Path(name)
-        self._open = os.fdopen(handle, "wb")
-        _lock(self._open)
-        torch.save(copies, self._open)
-        self._open.flush()
-        os.fsync(self._open.fileno())
+        self._open = file = os.fdopen(handle, "wb")
+        locked = _lock(file)
+        torch.save(copies, file)
+        file.flush()
+        os.fsync(file.fileno())
+        if not locked:  # then there is no reason to keep it open, and Windows renames no open file
+            file.close()
 
     def complete(self) -> None:
         """Read the file once as a proof, and give it its name; the errors are those of :func:`torch.load`."""
@@ -83,6 +85,8 @@ class SnapshotFile:
         """Remove the file, and the directory if it was made for it. Idempotent."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+            if self._open is not None and not self._open.closed:
+                self._open.truncate(0)  # a process forked meanwhile has it open too
         # not before it is gone: unlocked, it would be one that was left behind
         self.keep()
         if self._made_directory:
@@ -101,22 +105,23 @@ class SnapshotFile:
 
 
 def _was_left(path: Path) -> bool:
-    if path.suffix not in {".tmp", ".pt"}:
-        return False
     try:
-        with path.open("r+b") as file:
-            # an empty one was made a moment ago and is about to be locked; one that is gone was just removed
-            return _lock(file) and path.stat().st_size > 0
+        # an empty one was made a moment ago, and its owner is about to lock it
+        if path.suffix not in {".tmp", ".pt"} or not path.stat().st_size:
+            return False
+        with path.open("rb") as file:
+            # one that is gone was just removed
+            return _lock(file, shared=True) and path.exists()
     except OSError:
         return False
 
 
-def _lock(file: BinaryIO) -> bool:
+def _lock(file: BinaryIO, *, shared: bool = False) -> bool:
     """Lock a file for as long as it is open; False where somebody else has it, or where there are no locks."""
     if sys.platform == "win32":
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

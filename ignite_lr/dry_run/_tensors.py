@@ -75,7 +75,7 @@ class TensorCopies:
         """
         if self._file is None:
             return
-        self._file.write([copy for copy in self._copies if copy is not None])
+        self._file.write([copy for _, copy in self._named()])
         try:
             self._file.complete()
         except Exception as error:

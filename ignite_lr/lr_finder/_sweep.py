@@ -8,9 +8,12 @@ from collections.abc import Callable, Generator, Sequence
 from ignite_lr.core.notice import notice
 from ignite_lr.dry_run import DryRun, Pass, Passes, Record, is_one_shot
 from ignite_lr.lr_finder._plan import SweepPlan
-from ignite_lr.range_test import Curve, RangeTestResult, SweepCurve, VerifiedRate, rates_of_groups
+from ignite_lr.range_test import Curve, RangeTestResult, SweepCurve, VerifiedRate, leading_lrs, rates_of_groups
 
 __all__ = ["sweep"]
+
+STILL = 2.0**-20
+"""A rate so far below the edge changes nothing: that of the control, where the sweep does not begin lower still."""
 
 
 def sweep(engine: DryRun, plan: SweepPlan, deliver: Callable[[RangeTestResult], None]) -> Passes:
@@ -75,7 +78,8 @@ def _verified(
             return ()  # ended early, like all that is yielded from here on
         trials.add(row[0] if len(row) == 1 else row, record.losses)
     if trials.undecided:
-        record = yield trial(plan.starts)
+        largest, still = max(plan.starts), leading_lrs([result.stop_lr])[0] * STILL
+        record = yield trial([start * min(1.0, still / largest) if largest else 0.0 for start in plan.starts])
         if record.reason == "completed":
             trials.compare(record.losses)
         elif record.reason != "non_finite":

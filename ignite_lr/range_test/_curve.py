@@ -184,7 +184,8 @@ def rates_of_groups(lrs: Sequence[Any], rate: float) -> Rates:
     if index in (0, len(axis)):
         edge = min(index, len(axis) - 1)
         return tuple(lr * (rate / axis[edge]) for lr in lrs[edge])
-    share = math.log(rate / axis[index - 1]) / math.log(axis[index] / axis[index - 1])
+    below, above = axis[index - 1], axis[index]
+    share = math.log(rate / below) / math.log(above / below) if below > 0 else rate / above
     return tuple(
         low * (high / low) ** share if low > 0 else low + (high - low) * share
         for low, high in zip(lrs[index - 1], lrs[index], strict=True)

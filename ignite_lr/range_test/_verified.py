@@ -105,9 +105,13 @@ def _beside(control: Sequence[float], losses: Sequence[float]) -> float:
     """
     if not all(map(math.isfinite, losses)):
         return -math.inf
-    below = np.array([theirs - ours for theirs, ours in zip(control, losses, strict=False)][-LAST:])
-    error = float(below.std(ddof=1)) / math.sqrt(len(below)) if len(below) > 1 else math.inf
-    return float(below.mean()) if below.mean() > SIGMAS * error else -math.inf
+    below = np.array([theirs - ours for theirs, ours in zip(control, losses, strict=True)][-LAST:])
+    descent = float(below.mean())
+    if len(below) < 2 or not descent > 0:
+        return -math.inf
+    with np.errstate(over="ignore"):
+        error = float(below.std(ddof=1)) / math.sqrt(len(below))
+    return descent if descent > SIGMAS * error else -math.inf
 
 
 def _learning(descents: Sequence[float], least: float) -> list[bool]:
@@ -141,7 +145,7 @@ class Trials:
     """The trials that follow a sweep: downwards in factors of two, until a rate has learnt and a lower one less.
 
     Where nothing that was tried from the edge stands out of the noise of the batches, a control follows: the same
-    updates at the first rate of the sweep, which leave the network as it is. Beside it the trials are compared batch by
+    updates at a rate that leaves the network as it is. Beside it the trials are compared batch by
     batch.
 
     Args:
@@ -193,7 +197,8 @@ class Trials:
     @property
     def undecided(self) -> bool:
         """Whether trials from the edge were made, and none stands out of the noise: a control may tell more."""
-        return self._from_edge and bool(self._round) and not any(self._flags())
+        finite = any(end_of(losses) < math.inf for _, losses in self._round)
+        return self._from_edge and finite and not any(self._flags())
 
     def compare(self, control: Sequence[float]) -> None:
         """Judge the trials beside these losses, of as many updates over the same batches that change nothing."""

@@ -152,7 +152,8 @@ def check_metric(scheduler: Any, metric: Metric) -> Metric:
             "metric must be a name, an engine and a name, a callable or None, "
             f"got {shown(metric)} of type {type(metric).__name__}."
         )
-    check_takes(scheduler, metric)
+    if not callable(getattr(scheduler, "step_update", None)):  # timm's take a metric or leave it
+        check_takes(scheduler, metric)
     return metric
 
 

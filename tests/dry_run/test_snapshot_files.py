@@ -64,11 +64,13 @@ def sweep_in(folder: Path) -> None:
 
 def test_what_a_killed_sweep_left_is_named_and_a_living_one_is_not(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", STANDING, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "within\n"
-        sweep_in(tmp_path)
-        (theirs,) = tmp_path.iterdir()
-        other.send_signal(signal.SIGKILL)
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "within\n"
+            sweep_in(tmp_path)
+            (theirs,) = tmp_path.iterdir()
+        finally:
+            other.send_signal(signal.SIGKILL)
     with pytest.warns(UserWarning, match=f"were killed, or could not restore: {theirs.name}. Go on from") as said:
         sweep_in(tmp_path)
     assert [warning.filename for warning in said] == [__file__]
@@ -78,10 +80,10 @@ def test_what_a_killed_sweep_left_is_named_and_a_living_one_is_not(tmp_path: Pat
 
 
 def test_a_study_names_it_too(tmp_path: Path) -> None:
-    (tmp_path / "range_test_half.tmp").write_bytes(b"half")
+    (tmp_path / "range_test_snapshot_half.tmp").write_bytes(b"half")
     listed, options = trials.spread(0.01, 0.1, n=2), {"num_updates": 5, "snapshot_to": tmp_path, "progress_bar": False}
     with (
-        pytest.warns(UserWarning, match=r"range_test_half\.tmp"),
+        pytest.warns(UserWarning, match=r"range_test_snapshot_half\.tmp"),
         LRStudy().attach(*training(), listed, **options) as study,
     ):
         study.run([torch.ones(4, 2)] * 5)
@@ -89,14 +91,16 @@ def test_a_study_names_it_too(tmp_path: Path) -> None:
 
 def test_many_files_are_counted(tmp_path: Path) -> None:
     for index in range(5):
-        (tmp_path / f"range_test_{index}.pt").write_bytes(b"old")
-    with pytest.warns(UserWarning, match=r"range_test_0.pt, range_test_1.pt, range_test_2.pt and 2 more\. Go"):
+        (tmp_path / f"range_test_snapshot_{index}.pt").write_bytes(b"old")
+    with pytest.warns(UserWarning, match=r"_0.pt, range_test_snapshot_1.pt, range_test_snapshot_2.pt and 2 more\. Go"):
         sweep_in(tmp_path)
 
 
 def test_other_files_and_the_copies_of_another_block_are_not_named(tmp_path: Path) -> None:
-    (tmp_path / "range_test_results.json").write_text("{}")
-    (tmp_path / "model.pt").write_bytes(b"mine")
+    mine = ["range_test_model.pt", "range_test_snapshot_notes.txt", "range_test_snapshot_new.tmp"]
+    for name in mine[:2]:
+        (tmp_path / name).write_bytes(b"mine")
+    (tmp_path / mine[2]).touch()  # made by a run that is about to lock it
     other = TensorCopies(tmp_path)
     other.add(torch.ones(3))
     other.seal()
@@ -104,4 +108,14 @@ def test_other_files_and_the_copies_of_another_block_are_not_named(tmp_path: Pat
         warnings.simplefilter("error")
         sweep_in(tmp_path)
     other.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pt", "range_test_results.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(mine)
+
+
+def test_a_process_forked_in_between_keeps_no_space(tmp_path: Path) -> None:
+    copies = TensorCopies(tmp_path)
+    copies.add(torch.ones(1000))
+    copies.seal()
+    assert copies.file is not None
+    with copies.file.open("rb") as inherited:
+        copies.close()
+        assert inherited.read() == b""

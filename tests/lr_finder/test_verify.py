@@ -213,6 +213,23 @@ def test_what_the_batches_hide_is_seen_beside_a_control() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, training.state(), strict=True))
 
 
+def test_a_sweep_from_a_rate_that_learns_has_a_control_all_the_same() -> None:
+    result = Noisy().find(verify=25, start_lr=0.01, num_iter=60)
+    with pytest.raises(NoSuggestionError):
+        result.suggestion("descent")
+    assert len(result.verified) < 12  # the first rate swept is the least that is tried
+    assert 0.01 <= result.suggestion() < 0.5
+
+
+def test_groups_swept_from_zero_are_tried_below_the_second_point() -> None:
+    training = Training(groups=2)
+    training.trainer._process_function = lambda engine, batch: (training.optimizer.step(), 2.0)[1]
+    result = training.find(step_mode="linear", start_lr=0.0, end_lr=[1.0, 0.5], num_iter=20)
+    assert result.lrs[1][0] > result.verified[-1].lr[0] > 0
+    for trial in result.verified:
+        assert trial.lr[1] == pytest.approx(trial.lr[0] / 2)
+
+
 def test_a_control_does_not_make_something_of_nothing() -> None:
     training = Noisy()
     training.trainer._process_function = lambda engine, batch: (training.optimizer.step(), batch[1][:, 1].mean())[1]

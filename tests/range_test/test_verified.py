@@ -128,6 +128,24 @@ def test_beside_a_control_chance_is_not_enough() -> None:
         assert not any(trial.learns for trial in trials.verified)
 
 
+def test_beside_a_control_only_the_last_losses_count_and_huge_ones_are_no_descent() -> None:
+    batches = 2.0 + 0.1 * RNG.normal(size=200)
+    early = np.where(np.arange(200) < 180, 0.05, 0.0)  # came down at first, and is back in the end
+    ends = {0.4: batches - early, 0.2: batches + 5e182 * RNG.random(200), 0.1: batches - 0.01}
+    trials = from_edge()
+    tried(trials, lambda rate, updates: list(ends.get(rate, batches[:updates])))
+    trials.compare(batches.tolist())
+    assert [trial.lr for trial in trials.verified if trial.learns] == [0.1]
+
+
+def test_no_control_where_no_trial_came_to_its_end() -> None:
+    trials = from_edge()
+    tried(trials, lambda rate, updates: [2.0, float("nan")])
+    assert len(trials.verified) == 12
+    assert not trials.undecided
+    assert not from_edge().undecided
+
+
 def test_no_control_from_a_suggestion_nor_where_a_rate_has_learnt() -> None:
     trials = from_suggestion()
     tried(trials, falling_by({}))

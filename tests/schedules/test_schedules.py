@@ -509,3 +509,15 @@ class TestSimulate:
         with pytest.raises(ValueError, match=r"metric must be None, because StepLR.step\(\) takes no metric; got"):
             schedules.simulate(steps, 3, lambda i: 1.0)
         assert len(schedules.simulate(plateau, 3, lambda i: 1.0)) == len(schedules.simulate(steps, 3)) == 3
+
+    def test_a_scheduler_that_is_told_the_epoch_takes_no_metric(self) -> None:
+        class Told(lr_scheduler.StepLR):
+            def step_update(self, num_updates: int) -> None: ...
+
+            def step(self, epoch: int | None = None, metric: float | None = None) -> None:
+                super().step()
+
+        scheduler = Told(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5), 2, 0.5)
+        assert schedules.simulate(scheduler, 3) == [0.5, 0.5, 0.25]
+        with pytest.raises(ValueError, match=r"metric must be None, because Told.step\(\) takes no metric"):
+            schedules.simulate(scheduler, 3, lambda i: 1.0)
