@@ -130,9 +130,9 @@ class LRFinder:
                 the same batches: downwards in factors of two from the default rule's suggestion until a rate has
                 learnt and a lower one clearly less, at most 12; four times as many updates each from the edge, where
                 the rule abstains, and where nothing learns at first. Where the noise of the batches hides what those
-                from the edge learn, one more at ``start_lr`` is the control: beside it they are compared batch by
-                batch. ``result.verified`` has them, and ``result.suggestion()`` is the largest rate that learns. 0: no
-                trials.
+                from the edge learn, one more, at a rate that changes nothing, is the control: beside it they are
+                compared batch by batch. ``result.verified`` has them, and ``result.suggestion()`` is the largest rate
+                that learns. 0: no trials.
             skip_nonfinite: so many losses of each sweep, and of each trial, that are not finite pass like skipped
                 batches; the next one stops it. 0: the first one does.
             snapshot_to: where the copy of the training lies: None for the devices where it is, ``"cpu"`` or another
