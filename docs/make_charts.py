@@ -36,7 +36,7 @@ ANSWERS = {
 }
 # rule | short: mean ... | long: mean ... | ... | the same where an abstention counts as regret 1
 _RULE = re.compile(
-    r"^(?P<rule>[\w.-]+(?: \w+)?) +\| (?P<short>[\d.]+) [^|]*\| (?P<long>[\d.]+) [^|]*\|.*"
+    r"^(?P<rule>[\w.=-]+(?: \w+)?) +\| (?P<short>[\d.]+) [^|]*\| (?P<long>[\d.]+) [^|]*\|.*"
     r"\| (?P<strict_short>[\d.]+) [\d.]+ +[\d.]+% \| (?P<strict_long>[\d.]+) [\d.]+ +[\d.]+%$",
     re.MULTILINE,
 )
@@ -50,6 +50,7 @@ def regrets(page: str, tasks: str = "all") -> dict[str, tuple[float, float]]:
     all_sweeps = {
         found["rule"]: (float(found["strict_short"]), float(found["strict_long"])) for found in _RULE.finditer(block)
     }
+    all_sweeps["find_lr, with trials"] = all_sweeps.pop("verify=50")
     answered = next(found for found in _RULE.finditer(block) if found["rule"] == "descent")
     return all_sweeps | {"descent, where it answers": (float(answered["short"]), float(answered["long"]))}
 
@@ -67,7 +68,7 @@ def regret_chart(page: str, tasks: str = "all") -> Figure:
     ax = figure.subplots()
     rows = range(len(found))
     for shift, horizon in enumerate(("after 300 updates", "after 1,500 with decay")):
-        colours = [OURS if rule.startswith("descent") else OTHERS for rule, _ in found]
+        colours = [OURS if rule.startswith(("descent", "find_lr")) else OTHERS for rule, _ in found]
         bars = ax.barh(
             [row + 0.2 - 0.4 * shift for row in rows], [pair[shift] for _, pair in found], 0.36, color=colours
         )
