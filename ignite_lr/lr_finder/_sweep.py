@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from ignite_lr.core.notice import notice
 from ignite_lr.dry_run import DryRun, Pass, Passes, Record, is_one_shot
 from ignite_lr.lr_finder._plan import SweepPlan
-from ignite_lr.range_test import Curve, RangeTestResult, SweepCurve, VerifiedRate, leading_lrs, rates_of_groups
+from ignite_lr.range_test import Curve, RangeTestResult, SweepCurve, Trials, leading_lrs, rates_of_groups
 
 __all__ = ["sweep"]
 
@@ -57,15 +57,13 @@ def sweep(engine: DryRun, plan: SweepPlan, deliver: Callable[[RangeTestResult], 
         deliver(result)
     if reason in ("num_iter", "terminated"):
         notice("Run completed without loss diverging, increase end_lr, decrease diverge_th or look at lr_finder.plot()")
-    if plan.verify:
-        # only now, because what ends a verification early leaves what the sweep found
-        deliver(dataclasses.replace(result, verified=(yield from _verified(engine, result, plan))))
+    trials = (yield from _tried(engine, result, plan)) if plan.verify else None
+    if trials is not None:  # what ends a verification early leaves what the sweep found
+        deliver(dataclasses.replace(result, verified=trials.verified, control=trials.control))
 
 
-def _verified(
-    engine: DryRun, result: RangeTestResult, plan: SweepPlan
-) -> Generator[Pass, Record, tuple[VerifiedRate, ...]]:
-    """Trials at constant rates, each over the batches with which the sweep began."""
+def _tried(engine: DryRun, result: RangeTestResult, plan: SweepPlan) -> Generator[Pass, Record, Trials | None]:
+    """Trials at constant rates, each over the batches with which the sweep began; None where they ended early."""
     trials = result.trials(plan.verify)
 
     def trial(row: Sequence[float]) -> Pass:
@@ -75,7 +73,7 @@ def _verified(
         row = rates_of_groups(result.lrs, rate)
         record = yield trial(row)
         if record.reason not in ("completed", "non_finite"):
-            return ()  # ended early, like all that is yielded from here on
+            return None  # as does all that is yielded from here on
         trials.add(row[0] if len(row) == 1 else row, record.losses)
     if trials.undecided:
         largest, still = max(plan.starts), leading_lrs([result.stop_lr])[0] * STILL
@@ -83,5 +81,5 @@ def _verified(
         if record.reason == "completed":
             trials.compare(record.losses)
         elif record.reason != "non_finite":
-            return ()
-    return trials.verified
+            return None
+    return trials

@@ -64,13 +64,18 @@ def _number(name: str, value: Any) -> float:
     raise TypeError(f"{name} must hold numbers, got {shown(value)}.")
 
 
+def _row(name: str, value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{name} must be a list, got {shown(value)}.")
+    return tuple(_number(name, one) for one in value)
+
+
 def _trial(content: Any) -> VerifiedRate:
-    rate, losses = (_numbers(name, content[name]) for name in ("lr", "losses"))
-    for name, value in (("lr", rate if isinstance(rate, tuple) else (rate,)), ("losses", losses)):
-        if not isinstance(value, tuple) or any(isinstance(one, tuple) for one in value):
-            raise TypeError(f"verified: {name} must hold numbers, got {shown(value)}.")
+    given = content["lr"]
+    rate = _row("lr of verified", given) if isinstance(given, list) else _number("lr of verified", given)
+    losses = _row("losses of verified", content["losses"])
     if not isinstance(content["learns"], bool):
-        raise TypeError(f"verified: learns must be true or false, got {shown(content['learns'])}.")
+        raise TypeError(f"learns of verified must be true or false, got {shown(content['learns'])}.")
     return VerifiedRate(rate, losses, content["learns"])
 
 
@@ -99,6 +104,8 @@ def write_result(result: Any, path: str | os.PathLike[str]) -> Path:
         content["present_start"] = True
     if result.verified:
         content["verified"] = [{name: getattr(rate, name) for name in _TRIAL_FIELDS} for rate in result.verified]
+    if result.control:
+        content["control"] = result.control
     target = check_path(path)
     target.write_text(json.dumps(_to_json(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return target
@@ -126,6 +133,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
         verified = tuple(_trial(trial) for trial in content.get("verified", ()))
         _check_shapes([values, *map(vars, sweeps)], [values["stop_lr"], *(trial.lr for trial in verified)])
+        values["control"] = _row("control", content.get("control", []))
         values["present_start"] = Flag().check("present_start", content.get("present_start", False))
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{name} is no range test result: {error!r}") from error

@@ -50,6 +50,7 @@ class RangeTestResult(SweepCurve):
         loss_name: what the losses are, ``"Loss"`` or ``"Validation loss"``.
         sweeps: every sweep on its own, where there was more than one.
         verified: the rates at which the training was tried after the sweep, in that order; empty without ``verify``.
+        control: the losses of the same batches where nothing is learnt, if the trials had to be compared with them.
         present_start: whether the sweep began at the optimizer's rate of then, because no ``start_lr`` was given.
 
     Example:
@@ -66,6 +67,7 @@ class RangeTestResult(SweepCurve):
     sweeps: tuple[SweepCurve, ...] = field(default=())
     verified: tuple[VerifiedRate, ...] = ()
     present_start: bool = False
+    control: tuple[float, ...] = ()
 
     @classmethod
     def from_sweeps(cls, sweeps: Sequence[SweepCurve], *, smooth_f: float, **fields: Any) -> RangeTestResult:

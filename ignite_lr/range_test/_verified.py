@@ -173,7 +173,7 @@ class Trials:
         self._lowest = lowest
         self._done: list[tuple[Any, tuple[float, ...]]] = []  # rounds that ended without a rate
         self._round: list[tuple[Any, tuple[float, ...]]] = []
-        self._control: tuple[float, ...] = ()
+        self.control: tuple[float, ...] = ()
 
     def upcoming(self) -> float | None:
         """The rate of the next trial, of ``updates`` updates; None when all is known."""
@@ -202,7 +202,7 @@ class Trials:
 
     def compare(self, control: Sequence[float]) -> None:
         """Judge the trials beside these losses, of as many updates over the same batches that change nothing."""
-        self._control = tuple(control)
+        self.control = tuple(control)
 
     @property
     def verified(self) -> tuple[VerifiedRate, ...]:
@@ -214,9 +214,9 @@ class Trials:
     def _flags(self) -> list[bool]:
         if not self._round:
             return []
-        if not self._control:
+        if not self.control:
             return _learning([descent_of(losses, self._start) for _, losses in self._round], self._least)
-        return _learning([_beside(self._control, losses) for _, losses in self._round], 0.0)
+        return _learning([_beside(self.control, losses) for _, losses in self._round], 0.0)
 
     def _settled(self) -> bool:
         flags = self._flags()

@@ -61,6 +61,7 @@ def test_rates_go_down_from_the_default_rules_suggestion_in_halves() -> None:
     result = Training().find()
     first = result.suggestion("descent")
     assert [trial.lr for trial in result.verified] == [first / 2**k for k in range(len(result.verified))]
+    assert result.control == ()
 
 
 def test_nothing_of_it_remains() -> None:
@@ -208,6 +209,7 @@ def test_what_the_batches_hide_is_seen_beside_a_control() -> None:
         result.suggestion("descent")
     assert len(result.verified) == 12
     assert 0.005 < result.suggestion() < 0.5  # plain training without that noise diverges at 0.5 and does well below
+    assert len(result.control) == 100
     # one more trial is made, and it is no rate that was tried
     assert len(seen) == len(result.losses) + sum(len(trial.losses) for trial in result.verified) + 100
     assert all(torch.equal(a, b) for a, b in zip(before, training.state(), strict=True))

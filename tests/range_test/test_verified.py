@@ -216,6 +216,8 @@ def test_several_groups_get_what_was_tried() -> None:
 def test_verified_rates_are_saved_and_loaded(tmp_path: Path) -> None:
     result = result_with(VerifiedRate(0.1, (2.0, float("inf")), False), VerifiedRate(0.05, (2.0, 0.5), True))
     assert RangeTestResult.load(result.save(tmp_path / "r.json")) == result
+    beside = dataclasses.replace(result, control=(2.0, 1.5))
+    assert RangeTestResult.load(beside.save(tmp_path / "c.json")) == beside
     grouped = dataclasses.replace(
         result,
         lrs=tuple((lr, lr) for lr in LRS),
@@ -223,6 +225,15 @@ def test_verified_rates_are_saved_and_loaded(tmp_path: Path) -> None:
         verified=(VerifiedRate((0.1, 0.1), (1.0,), True),),
     )
     assert RangeTestResult.load(grouped.save(tmp_path / "g.json")) == grouped
+
+
+@pytest.mark.parametrize("wrong", [3, [[1.0]], ["a"], {"0": 1.0}, None])
+def test_a_file_with_another_control_is_refused(tmp_path: Path, wrong: object) -> None:
+    path = result_with().save(tmp_path / "r.json")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "control": wrong}))
+    with pytest.raises(ValueError, match=r"r\.json' is no range test result: .*control must"):
+        RangeTestResult.load(path)
 
 
 @pytest.mark.parametrize(
