@@ -78,7 +78,8 @@ class SnapshotFile:
     def keep(self) -> None:
         """Let go of the file and leave it where it is. Idempotent."""
         if self._open is not None:
-            self._open.close()
+            with suppress(OSError):  # on a full disk what could not be written is tried once more
+                self._open.close()
         self.path = self._open = None
 
     def remove(self) -> None:
@@ -86,7 +87,8 @@ class SnapshotFile:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
             if self._open is not None and not self._open.closed:
-                self._open.truncate(0)  # a process forked meanwhile has it open too
+                with suppress(OSError):
+                    os.ftruncate(self._open.fileno(), 0)  # a process forked meanwhile has it open too
         # not before it is gone: unlocked, it would be one that was left behind
         self.keep()
         if self._made_directory:

@@ -145,8 +145,7 @@ class Trials:
     """The trials that follow a sweep: downwards in factors of two, until a rate has learnt and a lower one less.
 
     Where nothing that was tried from the edge stands out of the noise of the batches, a control follows: the same
-    updates at a rate that leaves the network as it is. Beside it the trials are compared batch by
-    batch.
+    updates at a rate that leaves the network as it is. Beside it the trials are compared batch by batch.
 
     Args:
         losses: of the sweep.

@@ -106,6 +106,23 @@ def test_the_file_is_complete_or_not_there(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_leaves_no_file_and_no_second_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fdopen = os.fdopen
+
+    def full(handle: int, mode: str) -> Any:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
+        return fdopen(handle, mode)
+
+    monkeypatch.setattr(os, "fdopen", full)
+    copies = TensorCopies(tmp_path / "new")
+    copies.add(torch.ones(3))
+    with pytest.raises((OSError, RuntimeError)):
+        copies.seal()
+    copies.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_with_other_files_stays(tmp_path: Path) -> None:
     copies = TensorCopies(tmp_path / "new")
     copies.add(torch.ones(3))
