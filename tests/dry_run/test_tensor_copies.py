@@ -111,8 +111,8 @@ def test_a_full_disk_leaves_no_file_and_no_second_error(tmp_path: Path, monkeypa
     fdopen = os.fdopen
 
     def full(handle: int, mode: str) -> Any:
-        os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
-        return fdopen(handle, mode)
+        os.close(handle)
+        return fdopen(os.open("/dev/full", os.O_WRONLY), mode)
 
     monkeypatch.setattr(os, "fdopen", full)
     copies = TensorCopies(tmp_path / "new")
