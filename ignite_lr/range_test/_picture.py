@@ -10,6 +10,7 @@ import numpy as np
 
 from ignite_lr.range_test._curve import leading_lrs, text_of
 from ignite_lr.range_test._verified import end_of
+from ignite_lr.suggestion import MIN_CONFIDENCE, NoSuggestionError
 
 __all__ = ["RangeTestPicture", "picture_of"]
 
@@ -25,7 +26,8 @@ class RangeTestPicture:
         loss_name: for the y axis.
         log_lr: whether the x axis is logarithmic.
         default: the name of the default rule.
-        suggestions: rule -> the rate of each drawn group, or None where the rule abstains.
+        suggestions: rule -> the rate of each drawn group, or None where the rule abstains; for the default rule what
+            the trials decided, where there were any.
         confidence: of the default rule, in [0, 1].
         interval: the span that repeats suggest, or None.
         unstable_lr: where the loss leaves for good, or None.
@@ -115,9 +117,12 @@ class RangeTestPicture:
         text = ", ".join(f"{rate:.2e}" for rate in rates)
         if rule != self.default:
             return f"{rule}: {text}"
-        span = "" if self.interval is None else f", {self.interval[0]:.1e} to {self.interval[1]:.1e}"
-        tried = "verified, " if self.verified else ""
-        return f"suggested: {text} ({tried}confidence {self.confidence:.2f}{span})"
+        said = ["verified"] if self.verified else []
+        if self.confidence >= MIN_CONFIDENCE:  # else the rule abstained, and the rate is that of the trials alone
+            said.append(f"confidence {self.confidence:.2f}")
+        if self.interval is not None:
+            said.append(f"{self.interval[0]:.1e} to {self.interval[1]:.1e}")
+        return f"suggested: {text} ({', '.join(said)})"
 
 
 def picture_of(result: Any, default: str, log_lr: bool) -> RangeTestPicture:
@@ -129,6 +134,12 @@ def picture_of(result: Any, default: str, log_lr: bool) -> RangeTestPicture:
     def rows(rate: Any) -> list[float] | None:
         return None if rate is None else [_row(rate)[group] for group in drawn]
 
+    suggestions = result.suggestions()
+    if result.verified:  # the trials decide, whatever the rule said
+        try:
+            suggestions[default] = result.suggestion()
+        except NoSuggestionError:
+            suggestions[default] = None
     size = f"{len(result.sweeps)} sweeps of up to " if result.sweeps else ""
     return RangeTestPicture(
         lrs=groups,
@@ -137,7 +148,7 @@ def picture_of(result: Any, default: str, log_lr: bool) -> RangeTestPicture:
         loss_name=result.loss_name,
         log_lr=log_lr,
         default=default,
-        suggestions={name: rows(rate) for name, rate in result.suggestions().items()},
+        suggestions={name: rows(rate) for name, rate in suggestions.items()},
         confidence=result.confidence,
         interval=result.interval,
         unstable_lr=result.unstable_lr,

@@ -289,7 +289,7 @@ class RangeTestResult(SweepCurve):
             says = f"no suggestion ({error})"
         else:
             says += f", verified by {len(self.verified)} trials" if self.verified else ""
-            says += f", confidence {verdict.confidence:.2f}"
+            says += f", confidence {verdict.confidence:.2f}" if verdict.lr is not None else ""
             if verdict.interval is not None:
                 says += f", interval {verdict.interval[0]:.3g} to {verdict.interval[1]:.3g}"
         size = f"{len(self.losses)} points"

@@ -197,6 +197,21 @@ def test_from_the_edge_the_one_that_learnt_most_is_suggested() -> None:
         result.suggestion("descent")
 
 
+def drawn(result: RangeTestResult) -> str:
+    """What the legend says of the suggestion, or nothing."""
+    texts = [text.get_text() for text in result.plot().get_legend().get_texts()]
+    return next((text for text in texts if "sugges" in text), "")
+
+
+def test_pictures_show_what_the_trials_decided() -> None:
+    result = result_with(rate(0.05, 0.6), rate(0.025, 1.5, False))
+    assert drawn(result) == f"suggested: 5.00e-02 (verified, confidence {result.confidence:.2f})"
+    flat = tuple(2.0 + 0.1 * float(noise) for noise in RNG.normal(size=121))
+    assert drawn(result_with(rate(0.05, 0.5), losses=flat)) == "suggested: 5.00e-02 (verified)"
+    assert "suggestion 0.05, verified by 1 trials; stopped" in repr(result_with(rate(0.05, 0.5), losses=flat))
+    assert drawn(result_with(rate(0.1, 2.0, False), rate(0.05, 2.0, False))) == "no suggestion"
+
+
 def test_where_none_learns_there_is_no_suggestion() -> None:
     result = result_with(rate(0.1, 2.0, False), rate(0.05, 2.0, False))
     with pytest.raises(
