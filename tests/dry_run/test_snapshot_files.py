@@ -7,12 +7,10 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Engine
-from torch import nn
+from trainings import net, training_of
 
 from ignite_lr import LRFinder, LRStudy, trials
 from ignite_lr.dry_run._tensors import TensorCopies
@@ -43,23 +41,11 @@ with LRFinder().attach(trainer, objects, num_iter=20, snapshot_to=sys.argv[1], p
 """
 
 
-def training() -> tuple[Engine, dict[str, Any]]:
-    model = nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def step(engine: Engine, batch: torch.Tensor) -> float:
-        optimizer.zero_grad()
-        loss = model(batch).square().mean()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return Engine(step), {"model": model, "optimizer": optimizer}
-
-
 def sweep_in(folder: Path) -> None:
-    with LRFinder().attach(*training(), num_iter=20, snapshot_to=folder, progress_bar=False) as sweep:
-        sweep.run([torch.ones(4, 2)] * 20)
+    training = training_of(net())
+    options = {"num_iter": 20, "snapshot_to": folder, "progress_bar": False}
+    with LRFinder().attach(training.trainer, training.to_save, **options) as engine:
+        engine.run(training.data)
 
 
 def test_what_a_killed_sweep_left_is_named_and_a_living_one_is_not(tmp_path: Path) -> None:
@@ -81,12 +67,13 @@ def test_what_a_killed_sweep_left_is_named_and_a_living_one_is_not(tmp_path: Pat
 
 def test_a_study_names_it_too(tmp_path: Path) -> None:
     (tmp_path / "range_test_snapshot_half.tmp").write_bytes(b"half")
+    training = training_of(net())
     listed, options = trials.spread(0.01, 0.1, n=2), {"num_updates": 5, "snapshot_to": tmp_path, "progress_bar": False}
     with (
         pytest.warns(UserWarning, match=r"range_test_snapshot_half\.tmp"),
-        LRStudy().attach(*training(), listed, **options) as study,
+        LRStudy().attach(training.trainer, training.to_save, listed, **options) as study,
     ):
-        study.run([torch.ones(4, 2)] * 5)
+        study.run(training.data)
 
 
 def test_many_files_are_counted(tmp_path: Path) -> None:

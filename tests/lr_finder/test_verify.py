@@ -205,7 +205,7 @@ def test_what_the_batches_hide_is_seen_beside_a_control() -> None:
     step = training.trainer._process_function
     training.trainer._process_function = lambda engine, batch: (seen.append(1), step(engine, batch))[1]
     result = training.find(verify=25)
-    with pytest.raises(NoSuggestionError):
+    with pytest.raises(NoSuggestionError, match="standard errors, where batches differ by"):
         result.suggestion("descent")
     assert len(result.verified) == 12
     assert 0.005 < result.suggestion() < 0.5  # plain training without that noise diverges at 0.5 and does well below
@@ -217,7 +217,7 @@ def test_what_the_batches_hide_is_seen_beside_a_control() -> None:
 
 def test_a_sweep_from_a_rate_that_learns_has_a_control_all_the_same() -> None:
     result = Noisy().find(verify=25, start_lr=0.01, num_iter=60)
-    with pytest.raises(NoSuggestionError):
+    with pytest.raises(NoSuggestionError, match="standard errors, where batches differ by"):
         result.suggestion("descent")
     assert len(result.verified) < 12  # the first rate swept is the least that is tried
     assert 0.01 <= result.suggestion() < 0.5

@@ -242,13 +242,17 @@ def test_verified_rates_are_saved_and_loaded(tmp_path: Path) -> None:
     assert RangeTestResult.load(grouped.save(tmp_path / "g.json")) == grouped
 
 
+def loaded_with(path: Path, **changes: object) -> RangeTestResult:
+    """What a file with such entries is taken for."""
+    content = json.loads(result_with().save(path).read_text())
+    path.write_text(json.dumps({**content, **changes}))
+    return RangeTestResult.load(path)
+
+
 @pytest.mark.parametrize("wrong", [3, [[1.0]], ["a"], {"0": 1.0}, None])
 def test_a_file_with_another_control_is_refused(tmp_path: Path, wrong: object) -> None:
-    path = result_with().save(tmp_path / "r.json")
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "control": wrong}))
     with pytest.raises(ValueError, match=r"r\.json' is no range test result: .*control must"):
-        RangeTestResult.load(path)
+        loaded_with(tmp_path / "r.json", control=wrong)
 
 
 @pytest.mark.parametrize(
@@ -264,8 +268,5 @@ def test_a_file_with_another_control_is_refused(tmp_path: Path, wrong: object) -
     ],
 )
 def test_a_file_with_other_verified_rates_is_refused(tmp_path: Path, wrong: object) -> None:
-    path = result_with().save(tmp_path / "r.json")
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "verified": wrong}))
     with pytest.raises(ValueError, match=r"r\.json' is no range test result"):
-        RangeTestResult.load(path)
+        loaded_with(tmp_path / "r.json", verified=wrong)

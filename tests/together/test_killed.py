@@ -93,7 +93,7 @@ def killed(folder: Path, seed: int, kills: int) -> dict[str, Any]:
         forked(seed, homes[0], 0.0, math.inf)
         # what a kill leaves of a snapshot in a folder is known by its name
         names = [path.name for home in homes for path in (home / "snapshots").iterdir()]
-        well = all(name.startswith("range_test_") and name.endswith((".tmp", ".pt")) for name in names)
+        well = all(name.startswith("range_test_snapshot_") and name.endswith((".tmp", ".pt")) for name in names)
         if left(homes[0]) != left(homes[1]) or not well or list((homes[1] / "snapshots").iterdir()):
             found.append(seed)
     return {"kills": done, "wrong": found}
